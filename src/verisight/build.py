@@ -1,0 +1,179 @@
+"""The only switchboard: recipe node -> live object. Everything below it takes plain arguments."""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import assert_never
+
+from verisight import recipe
+from verisight.data.readers import BadRow, enforce_bad_fraction, read_llava_instruct, split_turns
+from verisight.data.records import read_pairs
+from verisight.evaluate.chair import Chair
+from verisight.evaluate.pope import Pope
+from verisight.models.loading import POCKET, load_model
+from verisight.models.policy import LoraSettings, Policy, Reference
+from verisight.negatives.bdhs import Hallucinate
+from verisight.negatives.checks import Always, Check, Dissimilar, load_encoder
+from verisight.negatives.guidance import Free, Guidance, SentenceGuided
+from verisight.negatives.views import Clean, Masked, View
+from verisight.sources.generated import Generated
+from verisight.sources.offline import Offline
+from verisight.train.loop import Optimization, Step
+from verisight.train.preference import Dpo, PreferenceStep, SftStep
+from verisight.types import Benchmark, Decoding, Pair, Source
+
+
+def open_model(model: recipe.Model) -> Policy:
+    """The starting model, nothing of it training."""
+    return Policy(*load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code))
+
+
+def tune(policy: Policy, model: recipe.Model) -> None:
+    """Make what the recipe names trainable."""
+    match model.tune:
+        case recipe.Lora(r=r, alpha=alpha):
+            policy.tune(LoraSettings(r, alpha), train_projector=model.train_projector, base_name=model.path)
+        case recipe.Full():
+            policy.tune(None, train_projector=model.train_projector)
+        case other:
+            assert_never(other)
+
+
+def read_data(data: recipe.Instruct | recipe.Pairs) -> tuple[list[Pair], list[BadRow], int]:
+    """Usable rows, unusable ones, and how many there were."""
+    match data:
+        case recipe.Instruct(file=file, images=images):
+            read = read_llava_instruct(file, image_root=images)
+        case recipe.Pairs(file=file):
+            read = read_pairs(file)
+        case other:
+            assert_never(other)
+    return list(read.pairs)[: data.limit], list(read.bad), read.num_rows
+
+
+def examples(one: recipe.Recipe, *, log: Path) -> list[Pair]:
+    """The rows a source reads; unusable ones go to `log` and, past the recipe's share, stop the run.
+
+    Rows whose answers will be compared are single answers: a multi-turn row becomes one example per answer.
+    """
+    pairs, bad, num_rows = read_data(one.source.data)
+    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=one.max_bad_fraction, log=log)
+    if isinstance(one.source, recipe.Generated):
+        return [single for pair in pairs for single in split_turns(pair)]
+    return pairs
+
+
+def hallucinate(negatives: recipe.Negatives) -> Hallucinate:
+    """The negative maker: view x guidance x check."""
+    free = Free(negatives.guidance.max_new_tokens) if isinstance(negatives.guidance, recipe.Free) else Free()
+    return Hallucinate(
+        view=_view(negatives.view),
+        guidance=_guidance(negatives.guidance),
+        check=_check(negatives.check),
+        rounds=negatives.check.rounds if isinstance(negatives.check, recipe.Dissimilar) else 1,
+        decoding=Decoding(temperature=negatives.decoding.temperature, top_p=negatives.decoding.top_p),
+        free=free,
+    )
+
+
+def origin(negatives: recipe.Negatives) -> str:
+    """The name generated pairs carry: `bdhs_attn` for algorithm 1 with the mask, else the three axes."""
+    kinds = (negatives.view.kind, negatives.guidance.kind, negatives.check.kind)
+    return "bdhs_attn" if kinds == ("masked", "sentence_guided", "dissimilar") else "+".join(kinds)
+
+
+def online_source(one: recipe.Recipe, rows: list[Pair]) -> Source:
+    """A source of pairs. `rows`: examples, or (for a source generated offline) the finished pairs."""
+    match one.source:
+        case recipe.Generated(when="online", negatives=negatives):
+            return Generated(rows, hallucinate(negatives), origin=origin(negatives), seed=one.seed)
+        case recipe.Generated() | recipe.Offline():
+            return Offline(rows, seed=one.seed)
+        case other:
+            assert_never(other)
+
+
+def step(one: recipe.Recipe, policy: Policy) -> Step:
+    """The training step. The reference is taken from the policy as it stands now."""
+    match one.objective:
+        case recipe.Sft():
+            return SftStep(policy)
+        case recipe.Dpo(beta=beta, label_smoothing=smoothing):
+            mode = one.train.reference
+            if mode == "auto":
+                mode = "adapter_off" if policy.has_adapter else "frozen_copy"
+            return PreferenceStep(policy, Reference(policy, mode=mode), Dpo(beta, smoothing))
+        case other:
+            assert_never(other)
+
+
+def optimization(train: recipe.Train, *, num_pairs: int) -> Optimization:
+    """Steps and learning rates; epochs are counted in steps over `num_pairs`."""
+    steps = train.steps
+    if steps is None:
+        assert train.epochs is not None, "the recipe sets steps or epochs"
+        steps = max(1, math.ceil(train.epochs * num_pairs / train.batch_size))
+    return Optimization(
+        steps=steps,
+        batch_size=train.batch_size,
+        micro_batch_size=train.micro_batch_size,
+        lr=train.lr,
+        projector_lr=train.projector_lr,
+        warmup_fraction=train.warmup_fraction,
+        schedule=train.schedule,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        betas=train.adam_betas,
+        checkpoint_every=train.checkpoint_every,
+        keep_checkpoints=train.keep_checkpoints,
+    )
+
+
+def benchmark(node: recipe.Benchmark) -> Benchmark:
+    """What is measured."""
+    match node:
+        case recipe.Chair():
+            return Chair(
+                images=node.images, instances=node.instances, captions=node.captions, scenes=node.scenes,
+                prompt=node.prompt, limit=node.limit, max_new_tokens=node.max_new_tokens,
+            )  # fmt: skip
+        case recipe.Pope():
+            return Pope(
+                images=node.images, instances=node.instances, captions=node.captions, num_images=node.num_images,
+                per_image=node.per_image, seed=node.seed, parser=node.parser,
+            )  # fmt: skip
+        case other:
+            assert_never(other)
+
+
+def _view(node: recipe.Masked | recipe.Clean) -> View:
+    match node:
+        case recipe.Masked(rho=rho, positions=positions):
+            return Masked(rho, positions)
+        case recipe.Clean():
+            return Clean()
+        case other:
+            assert_never(other)
+
+
+def _guidance(node: recipe.SentenceGuided | recipe.Free) -> Guidance:
+    match node:
+        case recipe.SentenceGuided(yes_no_swap=swap, max_new_tokens=longest):
+            return SentenceGuided(swap, longest)
+        case recipe.Free(max_new_tokens=longest):
+            return Free(longest)
+        case other:
+            assert_never(other)
+
+
+def _check(node: recipe.Dissimilar | recipe.Always) -> Check:
+    match node:
+        case recipe.Dissimilar(encoder=encoder, eps=eps):
+            folder = str(files("verisight.pocket") / "assets" / "encoder") if encoder == POCKET else encoder
+            return Dissimilar(load_encoder(folder), eps)
+        case recipe.Always():
+            return Always()
+        case other:
+            assert_never(other)

@@ -1,0 +1,125 @@
+"""Prompts and answers as token ids: one rendering through the chat template, split at exact character offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from verisight.data.images import load_image
+from verisight.types import Answer, Message, Prompt, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt ready for the model: ids with image placeholders expanded, and the processor's pixels (or none)."""
+
+    ids: tuple[int, ...]
+    pixels: dict[str, Tensor]
+    num_image_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAnswer:
+    """Token ids that follow a prompt. `supervised` is true where the token is the answer's (end token included)."""
+
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+
+
+class Encoder:
+    """Turns prompts and answers into ids with a Hugging Face processor (chat template and fast tokenizer needed)."""
+
+    def __init__(self, processor: Any) -> None:
+        if not getattr(processor, "chat_template", None):
+            raise UserError("the model folder's processor has no chat template; accepted: one with chat_template.jinja")
+        if not processor.tokenizer.is_fast:
+            raise UserError("the model folder has a slow tokenizer; accepted: a fast one (tokenizer.json)")
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.image_token_id: int = processor.image_token_id
+        self.eos_id: int = self.tokenizer.eos_token_id
+        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
+
+    def prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """Encode the prompt, decoding its pictures. The generation prompt of the chat template is included."""
+        text = self._render(prompt, (), generate=True)
+        images = [load_image(ref) for ref in prompt.images]
+        fields = self.processor(
+            images=images or None, text=text, return_tensors="pt", add_special_tokens=self._adds_special(text)
+        )
+        ids = tuple(fields.pop("input_ids")[0].tolist())
+        pixels = {k: v for k, v in fields.items() if k in ("pixel_values", "image_sizes")}
+        return EncodedPrompt(ids, pixels, ids.count(self.image_token_id))
+
+    def answer(self, prompt: Prompt, answer: Answer) -> EncodedAnswer:
+        """Encode what follows the prompt: the answer, its end token, and any further turns.
+
+        Tokens are those of the whole conversation tokenised at once, cut at the prompt's last character.
+        """
+        turns = (Message("assistant", answer.text), *answer.follow_up)
+        start, spans = len(self._render(prompt, (), generate=True)), []
+        for index, turn in enumerate(turns):
+            if turn.role == "assistant":
+                opened = self._render(prompt, turns[:index], generate=True)
+                closed = self._render(prompt, turns[: index + 1], generate=False)
+                if not closed.startswith(opened):
+                    raise UserError(
+                        f"chat template: an answer's rendering does not continue its prompt ({opened[-40:]!r} -> "
+                        f"{closed[-40:]!r}); accepted: templates whose prompt is a prefix of the conversation"
+                    )
+                spans.append((len(opened), len(closed.rstrip())))
+        text = self._render(prompt, turns, generate=False)
+        encoded = self.tokenizer(text, add_special_tokens=self._adds_special(text), return_offsets_mapping=True)
+        ids, supervised = [], []
+        for token, (left, right) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if left < start < right:
+                raise UserError(f"tokenizer: {text[left:right]!r} straddles the end of the prompt of row {prompt.uid}")
+            if start <= left < right and left < spans[-1][1]:
+                ids.append(token)
+                supervised.append(any(a <= left and right <= b for a, b in spans))
+        if not ids or ids[-1] != self.eos_id:  # LLaVA-1.5's template closes answers with a blank instead
+            ids.append(self.eos_id)
+            supervised.append(True)
+        return EncodedAnswer(tuple(ids), tuple(supervised))
+
+    def text_tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """An answer's token ids and their character spans in `text`, as they stand after a prompt.
+
+        A leading blank belongs to the first token, as it does behind every template's generation prompt.
+        """
+        encoded = self.tokenizer(" " + text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [(max(0, left - 1), max(0, right - 1)) for left, right in encoded["offset_mapping"]]
+        return list(encoded["input_ids"]), spans
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out, blanks at both ends removed."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def ids_containing(self, characters: str) -> frozenset[int]:
+        """Vocabulary ids whose text holds one of the characters."""
+        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        return frozenset(i for i, text in enumerate(texts) if any(c in text for c in characters))
+
+    def _adds_special(self, text: str) -> bool:
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
+
+    def _render(self, prompt: Prompt, turns: Sequence[Message], *, generate: bool) -> str:
+        messages: list[dict[str, Any]] = []
+        for index, turn in enumerate((*prompt.history, Message("user", prompt.text), *turns)):
+            content: list[dict[str, str]] = [{"type": "text", "text": turn.text}]
+            if index == 0:
+                content = [{"type": "image"}] * len(prompt.images) + content
+            messages.append({"role": turn.role, "content": content})
+        return str(self.processor.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False))
+
+
+def pad(rows: Sequence[Sequence[int]], *, value: int, left: bool) -> Tensor:
+    """Rows of unequal length as one (rows, longest) int64 tensor."""
+    longest = max(len(row) for row in rows)
+    fill = [[value] * (longest - len(row)) for row in rows]
+    return torch.tensor([f + list(r) if left else list(r) + f for r, f in zip(rows, fill, strict=True)])

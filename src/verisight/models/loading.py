@@ -1,0 +1,79 @@
+"""Opening model folders: what is supported is decided from their configuration, before any weights are read."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as hf_logging
+
+from verisight.types import UserError
+
+SUPPORTED = ("llava",)  # model types whose forward this package is tested on
+POCKET = "pocket"  # the word that stands for the built-in model
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pocket_folder() -> Path:
+    """Where the built-in model lies inside the package."""
+    return Path(str(files("verisight.pocket") / "assets" / "model"))
+
+
+def check_model(path: str) -> None:
+    """Refuse what is not a supported VLM folder (or adapter folder); hub ids are left to Hugging Face.
+
+    Raises:
+        UserError: no such folder, no or broken config.json, an unsupported model type, or weights that are not
+            safetensors.
+    """
+    folder = pocket_folder() if path == POCKET else Path(path)
+    if not folder.is_dir():
+        if folder.is_absolute() or path.startswith(".") or path.count("/") != 1:
+            raise UserError(f"model.path: no folder {path}; accepted: a model folder, a hub id 'owner/name' or 'pocket'")
+        return
+    if (folder / "adapter_config.json").is_file():
+        check_model(str(_read_config(folder / "adapter_config.json").get("base_model_name_or_path")))
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path: {path} has no config.json; accepted: a Hugging Face model folder")
+    kind = _read_config(folder / "config.json").get("model_type")
+    if kind not in SUPPORTED:
+        raise UserError(f"model.path: {path} is a {kind!r} model; accepted: {', '.join(SUPPORTED)}")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"model.path: {path} holds no *.safetensors weights (other formats are not opened)")
+
+
+def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """A model and its processor from a folder, a hub id or 'pocket'. An adapter folder opens with its base.
+
+    Image processors run on PIL. Only safetensors weights are read.
+    """
+    check_model(path)
+    hf_logging.disable_progress_bar()
+    folder = str(pocket_folder()) if path == POCKET else path
+    adapter = Path(folder) / "adapter_config.json"
+    base = _read_config(adapter)["base_model_name_or_path"] if adapter.is_file() else folder
+    source = str(pocket_folder()) if base == POCKET else base
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=trust_remote_code
+    )
+    if adapter.is_file():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    processor = AutoProcessor.from_pretrained(folder, backend="pil", trust_remote_code=trust_remote_code)
+    return model.eval(), processor
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: found {type(config).__name__}, accepted: a JSON object")
+    return config

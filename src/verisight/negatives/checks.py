@@ -1,0 +1,59 @@
+"""Checks: when a negative differs enough from the reference to be kept. The third axis of a negative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from verisight.types import UserError
+
+
+class Check(Protocol):
+    """Decides which candidates differ enough from their references."""
+
+    def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) bool kept, and (n,) float similarity in [-1, 1] (NaN where none was measured)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dissimilar:
+    """Keeps a candidate whose cosine similarity with the reference is below `eps` (algorithm 1, step 5; paper: 0.97).
+
+    `encoder` is a sentence-transformers model, or anything with its `encode(texts, normalize_embeddings=True)`.
+    """
+
+    encoder: Any
+    eps: float = 0.97
+
+    def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Compare row by row."""
+        texts = [*references, *candidates]
+        vectors = np.asarray(self.encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False))
+        similarity = (vectors[: len(references)] * vectors[len(references) :]).sum(axis=1)
+        return similarity < self.eps, similarity
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Keeps everything."""
+
+    def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All true, nothing measured."""
+        return np.ones(len(references), dtype=bool), np.full(len(references), np.nan)
+
+
+def load_encoder(path: str) -> Any:
+    """A sentence-transformers model from a folder or hub id, on the CPU."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(path, device="cpu")
+    except Exception as error:  # sentence-transformers raises whatever its backends raise
+        raise UserError(
+            f"source.negatives.check.encoder: {path!r} does not open as a sentence-transformers model "
+            f"({type(error).__name__}: {error}); accepted: a folder, a hub id or 'pocket'"
+        ) from error

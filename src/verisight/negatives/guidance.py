@@ -1,0 +1,120 @@
+"""Guidance: how closely a negative follows the reference answer. The second axis of a negative."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from verisight.models.policy import Policy, Sight
+from verisight.types import Decoding, Prompt
+
+_SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|$)|$)", re.DOTALL)
+_YES_NO = re.compile(r"^\s*(Yes|yes|No|no)")
+_COUNTERPART = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
+
+
+class Guidance(Protocol):
+    """Writes one hallucinated answer for every reference answer."""
+
+    def write(
+        self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
+        rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
+    ) -> list[str]:  # fmt: skip
+        """Answers in the prompts' order. `rngs`: one random stream a row for cuts and swaps; `seed`: for sampling."""
+        ...
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences in order, without the blanks between them. A full stop inside a number or word does not split."""
+    return _SENTENCE.findall(text.strip())
+
+
+def swap_yes_no(sentence: str) -> str:
+    """A sentence that begins with yes or no (the paper's regex) with the counterpart in its place, others unchanged."""
+    return _YES_NO.sub(lambda match: match[0].replace(match[1], _COUNTERPART[match[1]]), sentence, count=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The kept part of one sentence: token ids from the answer's start, and where in them the sentence begins."""
+
+    ids: tuple[int, ...]
+    sentence_start: int
+
+
+def begin_sentences(
+    policy: Policy, reference: str, *, yes_no_swap: float, rng: np.random.Generator
+) -> list[Beginning]:
+    """Cut every sentence of the reference at a random token, behind the true previous sentences (the paper's eq. 7).
+
+    A sentence that begins with yes/no is swapped first, with probability `yes_no_swap`. At least one token of each
+    sentence is kept and, where it has two, at least one is left to be written.
+    """
+    beginnings, before = [], ""
+    for sentence in split_sentences(reference):
+        swapped = swap_yes_no(sentence)
+        told = swapped if swapped != sentence and rng.random() < yes_no_swap else sentence
+        ids, spans = policy.encoder.text_tokens(f"{before} {told}" if before else told)
+        offset = len(before) + 1 if before else 0
+        start = next(i for i, (_, right) in enumerate(spans) if right > offset)
+        cut = start + int(rng.integers(1, max(2, len(ids) - start)))
+        beginnings.append(Beginning(tuple(ids[:cut]), start))
+        before = f"{before} {sentence}" if before else sentence
+    return beginnings
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceGuided:
+    """Every sentence keeps its random beginning and the policy finishes it, each on its own (algorithm 1, step 4)."""
+
+    yes_no_swap: float = 0.5
+    max_new_tokens: int = 32
+
+    def write(
+        self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
+        rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
+    ) -> list[str]:  # fmt: skip
+        """One answer per reference, its sentences joined by blanks."""
+        begun = [
+            begin_sentences(policy, text, yes_no_swap=self.yes_no_swap, rng=rng)
+            for text, rng in zip(references, rngs, strict=True)
+        ]
+        finished = policy.branch(
+            prompts,
+            [[beginning.ids for beginning in sentences] for sentences in begun],
+            decoding=replace(decoding, max_new_tokens=self.max_new_tokens),
+            seed=seed,
+            sights=sights,
+        )
+        return [
+            " ".join(
+                policy.encoder.decode([*beginning.ids[beginning.sentence_start :], *drawn.token_ids])
+                for beginning, drawn in zip(sentences, row, strict=True)
+            )
+            for sentences, row in zip(begun, finished, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """The whole answer from the spoiled view, the reference unseen (algorithm 1, step 3; the ablation without guidance)."""
+
+    max_new_tokens: int = 256
+
+    def write(
+        self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
+        rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
+    ) -> list[str]:  # fmt: skip
+        """One answer per prompt."""
+        assert len(prompts) == len(references)
+        rows = policy.sample(
+            prompts,
+            decoding=replace(decoding, max_new_tokens=self.max_new_tokens),
+            seed=seed,
+            sights=sights,
+        )
+        return [row[0].text for row in rows]

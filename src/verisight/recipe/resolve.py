@@ -1,0 +1,78 @@
+"""From a recipe file to a checked recipe, and back to text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from verisight.recipe.base import MustBe, join, leaves, walk
+from verisight.recipe.tree import Recipe
+from verisight.recipe.yaml_tree import apply_overrides, merge, problems, read_layers
+from verisight.types import UserError
+
+_ACCEPTED = {
+    "file": "an existing file",
+    "folder": "an existing folder",
+    "model": "an existing model folder, a hub id (owner/name) or `pocket`",
+}
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file: what it extends, then the file, then `a.b=c` overrides, each over the last.
+
+    Relative paths count from the folder of the file that wrote them, `output` and overrides from the working
+    directory. A new `kind`, in a file or an override, drops the other keys of its node.
+    Raises one UserError with a line per problem: file, key, what was found, what is accepted.
+    """
+    layers = read_layers(Path(path))
+    tree, typed = apply_overrides(reduce(merge, (layer.tree for layer in layers)), overrides)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(problems(error, Recipe, [*layers, typed], str(path)))) from error
+
+
+def check_files(recipe: Recipe) -> None:
+    """Raise one UserError with a line for every file, folder and model that the recipe names in vain."""
+    lines = [
+        f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}"
+        for key, value, what in _missing(recipe)
+    ]
+    if lines:
+        raise UserError("\n".join(lines))
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, defaults written out, paths absolute. It loads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 (64 hex digits) of everything but `output`, whatever the order of the keys."""
+    content = recipe.model_dump(mode="json", exclude={"output"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _missing(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    for key, node in walk(recipe):
+        for name, field in leaves(node):
+            value = getattr(node, name)
+            for mark in field.metadata:
+                if isinstance(mark, MustBe) and value is not None and not _exists(value, mark.what):
+                    yield join(key, name), str(value), mark.what
+
+
+def _exists(value: Path | str, what: str) -> bool:
+    path = Path(value)
+    if what == "file":
+        return path.is_file()
+    if what == "folder" or path.is_absolute():
+        return path.is_dir()
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(value)) is not None

@@ -1,0 +1,143 @@
+"""The root of a recipe, its optimisation settings, and what must not be combined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from verisight.recipe.base import (
+    Count,
+    Fraction,
+    Momentum,
+    Node,
+    NonNegative,
+    Output,
+    Positive,
+    Seed,
+    Switch,
+    about,
+)
+from verisight.recipe.nodes import (
+    Benchmark,
+    Dpo,
+    Full,
+    Generated,
+    Instruct,
+    Model,
+    Objective,
+    Offline,
+    Sft,
+    Source,
+)
+
+
+class Train(Node):
+    """The optimisation: AdamW [Loshchilov and Hutter 2019]."""
+
+    steps: Annotated[Count | None, about("optimizer steps; set this or epochs")] = None
+    epochs: Annotated[
+        Positive | None, about("passes over the data; set this or steps [paper appendix A: 3, 5, 7]")
+    ] = None
+    batch_size: Annotated[
+        Count, about("pairs per optimizer step, all devices together [paper appendix A: 16, 32, 48]")
+    ] = 16
+    micro_batch_size: Annotated[
+        Count | None, about("pairs forwarded at once on a device; empty: batch_size")
+    ] = None
+    lr: Annotated[Positive, about("peak learning rate [paper appendix A: 1e-7 to 5e-6]")] = 5e-7
+    projector_lr: Annotated[
+        Positive | None, about("peak rate of the projector; empty: lr [paper appendix A: 2e-7 to 2e-5]")
+    ] = None
+    warmup_fraction: Annotated[Fraction, about("share of steps in which the rate rises from 0")] = 0.03
+    schedule: Annotated[
+        Literal["cosine", "constant", "linear"],
+        about("learning rate after warm-up; cosine and linear fall to 0 [Loshchilov and Hutter 2017]"),
+    ] = "cosine"
+    weight_decay: Annotated[
+        NonNegative, about("decay of weights per step, times the rate [Loshchilov and Hutter 2019]")
+    ] = 0.0
+    max_grad_norm: Annotated[
+        Positive, about("gradients are scaled down to this 2-norm [Pascanu et al. 2013]")
+    ] = 1.0
+    adam_betas: Annotated[
+        tuple[Momentum, Momentum], about("decay per step of the gradient's two moments [Kingma and Ba 2015]")
+    ] = (0.9, 0.999)
+    checkpoint_every: Annotated[
+        Count | None, about("steps between checkpoints; empty: none before the end")
+    ] = None
+    keep_checkpoints: Annotated[Count, about("newest checkpoints kept")] = 1
+    gradient_checkpointing: Annotated[
+        Switch, about("recompute activations to save memory [Chen et al. 2016]")
+    ] = False
+    reference: Annotated[
+        Literal["auto", "adapter_off", "frozen_copy"],
+        about("where reference log-probs come from; auto: adapter_off with lora, frozen_copy with full"),
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found = []
+        if (self.steps is None) == (self.epochs is None):
+            found.append(f"found steps {self.steps} and epochs {self.epochs}; accepted: one set, one null")
+        if self.micro_batch_size and self.micro_batch_size > self.batch_size:
+            most = f"batch_size ({self.batch_size})"
+            found.append(f"found micro_batch_size {self.micro_batch_size}; accepted: 1 to {most}")
+        if self.keep_checkpoints > 1 and self.checkpoint_every is None:
+            found.append(
+                f"found keep_checkpoints {self.keep_checkpoints}; accepted: only with checkpoint_every"
+            )
+        return self.refuse(found)
+
+
+class Recipe(Node):
+    """One run: a model, where its pairs come from, how it learns from them, and what is measured afterwards.
+
+    Relative paths in a recipe file count from that file's folder. `output` and whatever the command line or
+    Python sets count from the working directory. Once loaded, every path is absolute.
+    """
+
+    seed: Annotated[Seed, about("start of every random stream of the run")] = 0
+    output: Annotated[Output, about("run folder; counts from the working directory, not part of the hash")]
+    model: Annotated[Model, about("the model that is aligned")]
+    source: Annotated[Source, about("where pairs come from")]
+    objective: Annotated[Objective, about("how answers are compared")]
+    train: Annotated[Train, about("the optimisation")]
+    evaluate: Annotated[
+        tuple[Benchmark, ...], about("what is measured after training, each benchmark once")
+    ] = ()
+    max_bad_fraction: Annotated[Fraction, about("share of unusable rows accepted; more stops the run")] = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(list(_contradictions(self)))
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    source, objective, model, train = recipe.source, recipe.objective, recipe.model, recipe.train
+    if isinstance(objective, Dpo) and isinstance(source, Offline) and isinstance(source.data, Instruct):
+        yield (
+            "source.data.kind: found llava_instruct, which has no rejected answers, with objective dpo; "
+            "accepted: data of kind pairs, or a source of kind generated, which makes them"
+        )
+    if isinstance(objective, Sft) and isinstance(source, Generated):
+        yield (
+            "source.kind: found generated with objective sft, which ignores rejected answers; "
+            "accepted: a source of kind offline"
+        )
+    if isinstance(objective, Sft) and train.reference != "auto":
+        yield f"train.reference: found {train.reference} with objective sft, which has none; accepted: auto"
+    if train.projector_lr is not None and not model.train_projector:
+        yield (
+            f"train.projector_lr: found {train.projector_lr} with model.train_projector false; "
+            "accepted: empty, or model.train_projector true"
+        )
+    if isinstance(model.tune, Full) and train.reference == "adapter_off":
+        yield (
+            "train.reference: found adapter_off with full tuning, which has no adapter; "
+            "accepted: auto or frozen_copy"
+        )
+    kinds = [benchmark.kind for benchmark in recipe.evaluate]
+    for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        yield f"evaluate: found {kind} {kinds.count(kind)} times, all in one file; accepted: each kind once"

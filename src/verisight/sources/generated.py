@@ -1,0 +1,105 @@
+"""Pairs whose rejected answers the policy makes itself (BDHS and kin), once beforehand or at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from verisight.data.files import append_jsonl, read_jsonl
+from verisight.models.policy import Policy
+from verisight.negatives.bdhs import Hallucinate, Negative
+from verisight.sources.offline import Offline
+from verisight.types import Answer, BadRow, Pair
+
+EQUAL = "rejected equals chosen"
+
+
+def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | None:
+    """The example with its negative as the rejected answer, or None if the two answers are the same text."""
+    if negative.text.strip() == example.chosen.text.strip():
+        return None
+    similarity = None if math.isnan(negative.similarity) else round(negative.similarity, 4)
+    notes = {"round": negative.round, "guided": negative.guided, "similarity": similarity}
+    return Pair(example.prompt, example.chosen, (Answer(negative.text),), (1.0,), origin, notes)
+
+
+def generate_pairs(
+    policy: Policy, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, batch_size: int,
+    journal: Path, advance: Callable[..., None] = lambda amount=1, note="": None,
+) -> tuple[list[Pair], list[BadRow]]:  # fmt: skip
+    """One pair for every example. Finished batches are kept in `journal`, so a killed call continues there.
+
+    An answer equal to the chosen one is no pair: it is returned among the bad rows.
+    """
+    done = read_jsonl(journal) if journal.exists() else []
+    negatives = [Negative(**row) for row in done]
+    advance(len(negatives))
+    for start in range(len(negatives), len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        made = hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
+        for negative in made:
+            append_jsonl(journal, asdict(negative))
+        negatives += made
+        guided = sum(n.round == 1 for n in negatives) / len(negatives)
+        advance(len(batch), note=f"{guided:.0%} in the first round")
+    pairs, bad = [], []
+    for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
+        pair = paired(example, negative, origin=origin)
+        if pair is None:
+            bad.append(BadRow(example.prompt.provenance, row, EQUAL, negative.text))
+        else:
+            pairs.append(pair)
+    return pairs, bad
+
+
+class Generated:
+    """Online negatives: every draw lets the current policy hallucinate against the next examples.
+
+    Examples whose negative equals the chosen answer are passed over and counted; more than `retries` draws in a row
+    without a single pair are an error.
+    """
+
+    def __init__(
+        self, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, retries: int = 10
+    ) -> None:
+        self._examples = Offline(examples, seed=seed)
+        self._hallucinate = hallucinate
+        self._origin = origin
+        self._seed = seed
+        self._retries = retries
+        self._num_calls = 0
+        self.num_equal = 0
+
+    def draw(self, n: int, policy: Policy) -> list[Pair]:
+        """The next n pairs, made by `policy` as it is now."""
+        drawn: list[Pair] = []
+        failures = 0
+        while len(drawn) < n:
+            batch = self._examples.draw(n - len(drawn))
+            made = self._hallucinate(
+                policy,
+                [e.prompt for e in batch],
+                [e.chosen.text for e in batch],
+                seed=self._seed * 1_000_003 + self._num_calls,
+            )
+            self._num_calls += 1
+            pairs = [paired(e, negative, origin=self._origin) for e, negative in zip(batch, made, strict=True)]
+            kept = [pair for pair in pairs if pair is not None]
+            self.num_equal += len(pairs) - len(kept)
+            failures = 0 if kept else failures + 1
+            if failures > self._retries:
+                raise RuntimeError(f"{failures} draws in a row gave only negatives equal to their chosen answers")
+            drawn += kept
+        return drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position in the examples and in the random stream."""
+        return {**self._examples.state_dict(), "num_calls": self._num_calls, "num_equal": self.num_equal}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken."""
+        self._examples.load_state_dict(state)
+        self._num_calls, self.num_equal = int(state["num_calls"]), int(state["num_equal"])

@@ -1,0 +1,42 @@
+"""Pairs from a list that was read beforehand, in a new order every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from verisight.types import Pair
+
+
+class Offline:
+    """Walks over `pairs` for ever; epoch e is shuffled by (seed, e)."""
+
+    def __init__(self, pairs: Sequence[Pair], *, seed: int) -> None:
+        if not pairs:
+            raise ValueError("an offline source needs at least one pair")
+        self._pairs = pairs
+        self._seed = seed
+        self._position = 0
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def draw(self, n: int, policy: Any = None) -> list[Pair]:
+        """The next n pairs. `policy` is ignored."""
+        drawn = []
+        for _ in range(n):
+            epoch, index = divmod(self._position, len(self._pairs))
+            if epoch != self._epoch:
+                order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pairs))
+                self._epoch, self._order = epoch, order
+            drawn.append(self._pairs[int(self._order[index])])
+            self._position += 1
+        return drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many pairs were drawn."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after that many."""
+        self._position = int(state["position"])

@@ -1,0 +1,81 @@
+"""Checkpoints: trainable weights and optimizer in safetensors, the rest in JSON. Whole or absent, never half."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from verisight.data.files import read_json, write_json
+from verisight.types import UserError
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def save_checkpoint(
+    folder: Path, *, step: int, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any],
+    keep: int,
+) -> Path:  # fmt: skip
+    """Write `folder/step-XXXXXXXX` and delete all but the newest `keep` checkpoints. `state` holds JSON values."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".{final.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({name: w.detach().contiguous() for name, w in weights.items()}, temporary / "trainable.safetensors")
+    save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
+    write_json(temporary / "state.json", {"step": step, **state})
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    for _, old in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint, if there is one."""
+    found = _checkpoints(folder)
+    return found[-1][1] if found else None
+
+
+def load_checkpoint(path: Path, *, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill `weights` and `optimizer` in place and return the state.
+
+    Raises:
+        UserError: the checkpoint's tensors are not those that train now.
+    """
+    stored = load_file(path / "trainable.safetensors")
+    if stored.keys() != weights.keys():
+        unlike = sorted(stored.keys() ^ weights.keys())[:3]
+        raise UserError(f"{path}: holds other trainable tensors than this recipe trains, such as {', '.join(unlike)}")
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            weights[name].copy_(tensor)
+    current = optimizer.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
+    return read_json(path / "state.json")
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Every tensor of the optimizer's state under "<parameter index>.<name>"."""
+    return {
+        f"{index}.{name}": value.detach().contiguous()
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    named = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted((int(match[1]), path) for match, path in named)

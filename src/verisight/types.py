@@ -1,0 +1,177 @@
+"""The nouns of the package: prompts, answers, pairs and the protocols that move them. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+
+class UserError(ValueError):
+    """What a user wrote cannot be used. The message names the file, row or key, what was found and what is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where a picture is. Decoded late, always to RGB (see `verisight.data.images`).
+
+    Exactly one of `path` and `data` is set. `sha256` is the hash of the encoded file once somebody read it.
+    """
+
+    path: Path | None = None
+    data: bytes | None = field(default=None, repr=False)
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.path is None) != (self.data is None), "an ImageRef holds a path or bytes, not both"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. The text carries no image placeholder."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is asked: pictures (none for text-only rows), earlier turns, and the question.
+
+    `split_group` is what a split must not tear apart (an image id); `provenance` says where the row came from.
+    The processor's chat template puts the image placeholder in; texts never hold one.
+    """
+
+    uid: str
+    images: tuple[ImageRef, ...]
+    text: str
+    history: tuple[Message, ...] = ()
+    split_group: str = ""
+    provenance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer to a prompt.
+
+    `follow_up` continues the conversation (user, assistant, user, ...): every assistant turn in it is an answer
+    too, so that a multi-turn row is supervised in one pass. Preference answers leave it empty.
+    """
+
+    text: str
+    follow_up: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The unit of work: one prompt and its G answers; image and prompt belong to all of them."""
+
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One chosen answer and the rejected ones (none in a supervised row, usually one, two for averaged DPO).
+
+    `weights` weighs the rejected answers (sums to 1). `origin` says which source made the pair and travels into
+    every metric. `notes` are plain JSON values about how it was made (similarity, round, ...).
+    """
+
+    prompt: Prompt
+    chosen: Answer
+    rejected: tuple[Answer, ...] = ()
+    weights: tuple[float, ...] = ()
+    origin: str = "offline"
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> Group:
+        """Chosen first, then every rejected answer."""
+        return Group(self.prompt, (self.chosen, *self.rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used: which file and row (0-based), a short reason to count by, and the detail."""
+
+    file: str
+    row: int
+    reason: str
+    detail: str
+
+
+class Source(Protocol):
+    """Where pairs come from. A wrapper (mixed, averaged) is a source too."""
+
+    def draw(self, n: int, policy: Any) -> list[Pair]:
+        """Exactly n pairs, or an error. `policy` is the current one; sources that read a file ignore it."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values that `load_state_dict` needs to continue mid-stream."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are drawn. `temperature` 0 is greedy; `top_p` in (0, 1] is applied after the temperature."""
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question of a benchmark. `cluster` is what answers may be correlated by (the image)."""
+
+    uid: str
+    prompt: Prompt
+    cluster: str
+    truth: dict[str, Any] = field(default_factory=dict)
+
+
+class Benchmark(Protocol):
+    """Questions, and a pure scorer of answers."""
+
+    @property
+    def name(self) -> str:
+        """File name of its answers and key of its summary."""
+        ...
+
+    @property
+    def decoding(self) -> Decoding:
+        """How its answers are generated."""
+        ...
+
+    def items(self) -> list[Item]:
+        """All questions, in a fixed order."""
+        ...
+
+    def score(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer rows (uid, cluster, truth, answer) in, the same rows with their counts added out. No model."""
+        ...
+
+    def summary(self, scored: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
+        """Metric name -> {value, low, high, num} with 95 % intervals clustered by image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """An answer as it was drawn. `token_ids` holds no end token; `truncated` means the budget ended before the answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    truncated: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens drawn, end token not counted."""
+        return len(self.token_ids)

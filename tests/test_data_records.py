@@ -1,0 +1,237 @@
+"""pairs.parquet: what is written comes back, and what cannot be used is counted."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from verisight.data import records
+from verisight.data.records import SCHEMA, iter_pairs, read_pairs, write_pairs
+from verisight.types import Answer, ImageRef, Message, Pair, Prompt, UserError
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = ImageRef(data=png())
+TEXT = st.text(max_size=30).filter(lambda text: "<image>" not in text)
+FULL = TEXT.filter(lambda text: text.strip())
+TURNS = st.lists(st.tuples(TEXT, FULL), max_size=2).map(
+    lambda turns: tuple(m for q, a in turns for m in (Message("user", q), Message("assistant", a)))
+)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT, st.lists)
+PROMPTS = st.builds(
+    Prompt,
+    uid=TEXT,
+    images=st.sampled_from([(), (PICTURE,), (PICTURE, PICTURE)]),
+    text=TEXT,
+    history=TURNS,
+    split_group=TEXT,
+    provenance=TEXT,
+)
+NOTES = st.dictionaries(TEXT, JSON, max_size=3)
+SUPERVISED = st.builds(
+    Pair, PROMPTS, st.builds(Answer, FULL, TURNS), rejected=st.just(()), origin=TEXT, notes=NOTES
+)
+
+
+@st.composite
+def preferences(draw: st.DrawFn) -> Pair:
+    chosen, *rejected = draw(st.lists(FULL, min_size=2, max_size=4, unique_by=str.strip))
+    weights = draw(st.sampled_from([(), tuple(1 / len(rejected) for _ in rejected)]))
+    return Pair(draw(PROMPTS), Answer(chosen), tuple(map(Answer, rejected)), weights, draw(TEXT), draw(NOTES))
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairs=st.lists(SUPERVISED | preferences(), max_size=4))
+def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair]) -> None:
+    path = tmp_path_factory.mktemp("round") / "pairs.parquet"
+    assert write_pairs(path, pairs) == len(pairs)
+    result = read_pairs(path)
+    assert (result.pairs, result.bad, result.num_rows) == (pairs, [], len(pairs))
+
+
+def pair(chosen: str = "yes", *rejected: str, images: tuple[ImageRef, ...] = (PICTURE,), **rest: Any) -> Pair:
+    return Pair(Prompt("u", images, "A?"), Answer(chosen), tuple(map(Answer, rejected)), **rest)
+
+
+def test_the_columns_are_the_documented_ones(tmp_path: Path) -> None:
+    history = (Message("user", "A?"), Message("assistant", "a"))
+    prompt = Prompt("u", (PICTURE,), "B?", history, split_group="g", provenance="p#1")
+    notes = {"round": 2}
+    made = Pair(prompt, Answer("b"), (Answer("c"), Answer("d")), (0.25, 0.75), origin="bdhs", notes=notes)
+    write_pairs(tmp_path / "pairs.parquet", [made], license="cc-by-4.0")
+    (row,) = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
+    assert row == {
+        "images": [{"bytes": PICTURE.data, "path": None}],
+        "prompt": [
+            {"role": "user", "content": "A?"},
+            {"role": "assistant", "content": "a"},
+            {"role": "user", "content": "B?"},
+        ],
+        "chosen": [{"role": "assistant", "content": "b"}],
+        "rejected": [{"role": "assistant", "content": "c"}],
+        "uid": "u",
+        "origin": "bdhs",
+        "provenance": "p#1",
+        "split_group": "g",
+        "license": "cc-by-4.0",
+        "extra_rejected": ["d"],
+        "weights": [0.25, 0.75],
+        "notes": '{"round": 2}',
+    }
+    assert read_pairs(tmp_path / "pairs.parquet").pairs[0].notes == {"round": 2, "license": "cc-by-4.0"}
+
+
+def test_the_license_of_a_row_wins(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "p.parquet", [pair(notes={"license": "mit"})], license="cc-by-4.0")
+    assert pq.read_table(tmp_path / "p.parquet")["license"].to_pylist() == ["mit"]
+
+
+def test_paths_move_with_the_folder_or_stay_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, outside = tmp_path / "run" / "images" / "a.png", tmp_path / "b.png"
+    inside.parent.mkdir(parents=True)
+    for path in (inside, outside):
+        path.write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    relative = Path("run/../run/images/a.png")
+    refs = tuple(ImageRef(path=path) for path in (inside, outside, relative))
+    write_pairs(Path("run/pairs.parquet"), [pair(images=refs)])
+    stored = pq.read_table("run/pairs.parquet")["images"].to_pylist()[0]
+    assert [image["path"] for image in stored] == ["images/a.png", str(outside), "images/a.png"]
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (found,) = read_pairs(Path("moved/pairs.parquet")).pairs
+    moved = tmp_path / "moved" / "images" / "a.png"
+    assert [ref.path for ref in found.prompt.images] == [moved, outside, moved]
+
+
+def test_rows_are_streamed_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_pairs(path, (pair(str(n)) for n in range(600)))
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert [p.chosen.text for p in iter_pairs(path) if isinstance(p, Pair)] == [str(n) for n in range(600)]
+    monkeypatch.setattr(records, "_GROUP_BYTES", 3 * len(png()))
+    write_pairs(path, (pair(str(n)) for n in range(6)))
+    assert pq.ParquetFile(path).num_row_groups == 2
+
+
+def test_a_source_that_dies_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_pairs(path, [pair("old")])
+
+    def dying():
+        yield pair("new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pairs(path, dying())
+    assert read_pairs(path).pairs == [pair("old")]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_follow_up_beside_rejected_is_our_mistake(tmp_path: Path) -> None:
+    turns = (Message("user", "B?"), Message("assistant", "b"))
+    wrong = Pair(Prompt("u", (), "A?"), Answer("a", turns), (Answer("c"),))
+    with pytest.raises(AssertionError, match="no follow-up"):
+        write_pairs(tmp_path / "pairs.parquet", [wrong])
+
+
+def turn(role: str, content: str | None) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+GOOD = {
+    "images": [{"bytes": png(), "path": None}],
+    "prompt": [turn("user", "A?")],
+    "chosen": [turn("assistant", "a")],
+    "rejected": [turn("assistant", "b")],
+}
+BAD_ROWS = [
+    ({"chosen": [turn("assistant", " ")]}, "empty chosen", "blank"),
+    ({"rejected": [turn("assistant", "")]}, "empty rejected", "blank"),
+    ({"extra_rejected": ["c", ""]}, "empty rejected", "blank"),
+    ({"rejected": [turn("assistant", " a\n")]}, "chosen equals rejected", "'a'"),
+    ({"chosen": [turn("assistant", " b ")]}, "chosen equals rejected", "' b '"),
+    ({"extra_rejected": ["a"]}, "chosen equals rejected", "'a'"),
+    ({"images": [{"bytes": None, "path": "none.png"}]}, "image missing", "none.png"),
+    ({"images": [{"bytes": None, "path": None}]}, "image missing", "neither bytes nor a path"),
+    ({"images": [{"bytes": png()[:45], "path": "a.png"}]}, "image truncated", "held as bytes"),
+    ({"images": [{"bytes": b"<html>", "path": None}]}, "image unreadable", "held as bytes"),
+    ({"prompt": None}, "turns out of order", "'assistant'"),
+    ({"chosen": []}, "turns out of order", "'user'"),
+    ({"prompt": [turn("system", "Be kind.")]}, "turns out of order", "'system'"),
+    ({"prompt": [turn("user", None)]}, "turns out of order", "'user'"),
+    ({"prompt": [turn("user", "A?"), turn("assistant", "a")]}, "turns out of order", "'assistant'"),
+    ({"prompt": [], "chosen": [turn("user", "A?"), turn("assistant", "a")]}, "turns out of order", "0 turns"),
+    ({"rejected": [turn("user", "b")]}, "turns out of order", "one assistant turn each"),
+    ({"rejected": [turn("assistant", "b")] * 2}, "turns out of order", "one assistant turn each"),
+    (
+        {"chosen": [turn("assistant", "a"), turn("user", "B?"), turn("assistant", "b")]},
+        "turns out of order",
+        "one",
+    ),
+    ({"prompt": [turn("user", "<image>\nA?")]}, "<image> in a text", "images column"),
+    ({"weights": [0.5, 0.5]}, "weights do not fit", "2 weights for 1"),
+    ({"notes": "{"}, "notes unreadable", "'{' is not JSON"),
+    ({"notes": "[]"}, "notes unreadable", "not a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason", "detail"), BAD_ROWS)
+def test_unusable_rows_are_counted(tmp_path: Path, change: dict[str, Any], reason: str, detail: str) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist([GOOD, GOOD | change], schema=SCHEMA), path)
+    result = read_pairs(path)
+    assert (len(result.pairs), result.num_rows) == (1, 2)
+    (bad,) = result.bad
+    assert (bad.file, bad.row, bad.reason) == (str(path), 1, reason)
+    assert detail in bad.detail
+
+
+def test_unchecked_pictures_only_have_to_exist(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"<html>")
+    names = ("a.png", "none.png")
+    write_pairs(tmp_path / "p.parquet", [pair(images=(ImageRef(path=tmp_path / name),)) for name in names])
+    result = read_pairs(tmp_path / "p.parquet", check_images=False)
+    assert (len(result.pairs), [bad.reason for bad in result.bad]) == (1, ["image missing"])
+
+
+def test_a_file_of_another_tool_with_the_four_columns_is_read(tmp_path: Path) -> None:
+    large = pa.large_list(pa.struct([("content", pa.large_string()), ("role", pa.large_string())]))
+    types = {"images": SCHEMA.field("images").type, "prompt": large, "chosen": large, "rejected": large}
+    columns = {name: pa.array([GOOD[name]], type=kind) for name, kind in types.items()}
+    pq.write_table(pa.table(columns | {"score": [1.0], "notes": pa.nulls(1)}), tmp_path / "trl.parquet")
+    (found,) = read_pairs(tmp_path / "trl.parquet").pairs
+    prompt = Prompt("trl.parquet#0", (PICTURE,), "A?", provenance="trl.parquet#0")
+    assert found == Pair(prompt, Answer("a"), (Answer("b"),))
+
+
+def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    with pytest.raises(UserError, match=r"pairs\.parquet: no such file"):
+        read_pairs(path)
+    path.write_text(json.dumps([]))
+    with pytest.raises(UserError, match=r"pairs\.parquet: not a readable Parquet file"):
+        read_pairs(path)
+    pq.write_table(pa.table({"prompt": ["A?"], "x": [1]}), path)
+    with pytest.raises(
+        UserError, match="no column 'images', found prompt, x; needed are images, prompt, chosen"
+    ):
+        read_pairs(path)
+    wrong = pa.Table.from_pylist([GOOD | {"chosen": "a"}])
+    pq.write_table(wrong, path)
+    with pytest.raises(UserError, match=r"column 'chosen' is string, list<.*role: string.* is accepted"):
+        read_pairs(path)
+    pq.write_table(pa.Table.from_pylist([GOOD | {"prompt": [{"role": "user", "content": ["A?"]}]}]), path)
+    with pytest.raises(UserError, match=r"column 'prompt' is list<.*list<.* is accepted"):
+        read_pairs(path)

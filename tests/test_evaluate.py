@@ -1,0 +1,370 @@
+"""CHAIR and POPE by hand, POPE's algorithm, and the runner: resume, refuse, score again, compare."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from verisight.data.files import read_jsonl
+from verisight.evaluate import Chair, Pope, compare, run_benchmark, score_folder
+from verisight.evaluate.coco import Truth
+from verisight.evaluate.objects import CATEGORIES
+from verisight.evaluate.pope import SPLITS, build_questions, measures, parse_corrected, parse_official
+from verisight.types import UserError
+
+SCENES = {
+    1: ("dog", "cat", "car"), 2: ("dog", "cat", "person"), 3: ("dog", "bus", "person"),
+    4: ("cup", "bowl", "apple"), 5: ("cup", "bowl", "knife"), 6: ("dog", "kite", "person"), 7: ("cup",),
+    8: ("couch", "tv", "cat"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Eight pictures in COCO's format with a scenes file; picture 7 holds one object only."""
+    folder = tmp_path / "world"
+    folder.mkdir()
+    ids = {name: at for at, name in enumerate(CATEGORIES)}
+    table = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in SCENES],
+        "categories": [{"id": at, "name": name} for name, at in ids.items()],
+        "annotations": [
+            {"image_id": i, "category_id": ids[name]} for i, held in SCENES.items() for name in held
+        ],
+    }
+    scenes = [
+        {
+            "image_id": i, "file_name": f"{i}.png", "kind": "street", "usual": ["dog", "car"],
+            "objects": [{"name": name, "cell": "top left"} for name in held],
+        }
+        for i, held in SCENES.items()
+    ]  # fmt: skip
+    for i in SCENES:
+        (folder / f"{i}.png").write_bytes(b"picture")
+    (folder / "instances.json").write_text(json.dumps(table))
+    (folder / "scenes.json").write_text(json.dumps(scenes))
+    return folder
+
+
+def chair_of(world, **changes):
+    return Chair(**{"images": world, "instances": world / "instances.json"} | changes)
+
+
+def pope_of(world, **changes):
+    return Pope(**{"images": world, "instances": world / "instances.json", "num_images": 5} | changes)
+
+
+class Parrot:
+    """A policy that answers by a rule of the prompt, and remembers what it was asked."""
+
+    def __init__(self, rule, *, dies_after=10**9):
+        self.rule, self.dies_after, self.asked = rule, dies_after, []
+
+    def sample(self, prompts, *, num=1, decoding, seed):
+        assert num == 1
+        assert decoding.temperature == 0
+        if len(self.asked) + len(prompts) > self.dies_after:
+            raise KeyboardInterrupt
+        self.asked += prompts
+        return [[SimpleNamespace(text=self.rule(p), num_tokens=4, truncated=False)] for p in prompts]
+
+
+def test_chair_by_hand(world):
+    """Mentions 3 + 2 + 0, made up: kite twice and tv; true objects found 1 + 1 + 0 of 3 + 3 + 3."""
+    chair = chair_of(world, limit=3)
+    answers = ["A dog, a kite and a kite.", "People watch tv.", "Nothing here."]
+    rows = [
+        {
+            "uid": item.uid,
+            "cluster": item.cluster,
+            "truth": item.truth,
+            "answer": answer,
+            "truncated": answer[0] == "N",
+        }
+        for item, answer in zip(chair.items(), answers, strict=True)
+    ]
+    scored = chair.score(rows)
+    assert scored[0]["mentions"][1] == {"name": "kite", "start": 9, "end": 13, "hallucinated": True}
+    assert [row["num_true_found"] for row in scored] == [1, 1, 0]
+    values = {name: entry["value"] for name, entry in chair.summary(scored).items()}
+    assert values == pytest.approx(
+        {
+            "chair_i": 3 / 5,
+            "chair_s": 2 / 3,
+            "recall": 2 / 9,
+            "length_words": 12 / 3,
+            "truncated_fraction": 1 / 3,
+        }
+    )
+    assert chair.summary(scored)["chair_i"]["num"] == 3
+
+
+def test_chair_with_scenes_adds_position_and_typical(world):
+    """Of dog and cat, the dog is right; of car (usual) and kite made up, one is typical."""
+    chair = chair_of(world, scenes=world / "scenes.json")
+    item = chair.items()[1]
+    answer = "A dog in the top left. A cat in the center. A car in the top left. A kite."
+    rows = [{"cluster": c, "truth": item.truth, "answer": answer, "truncated": False} for c in "ab"]
+    values = chair.summary(chair.score(rows))
+    assert values["position_accuracy"]["value"] == 0.5
+    assert values["typical_fraction"]["value"] == 0.5
+    assert values["chair_i"]["value"] == 0.5
+
+
+def test_chair_without_mentions_is_undefined_not_zero(world):
+    chair = chair_of(world, limit=2)
+    rows = [{"cluster": i.cluster, "truth": i.truth, "answer": "", "truncated": False} for i in chair.items()]
+    assert chair.summary(chair.score(rows))["chair_i"]["value"] is None
+
+
+def test_chair_refuses_what_is_not_there(world):
+    (world / "3.png").unlink()
+    with pytest.raises(UserError, match=r"image 3 is 3\.png, not in"):
+        chair_of(world).items()
+    with pytest.raises(UserError, match="limit is 0"):
+        chair_of(world, limit=0).items()
+
+
+PARSED = [
+    ("Yes.", "yes", "yes"),
+    ("No.", "no", "no"),
+    ("There isn't a dog.", "yes", "no"),
+    ("There isn\u2019t a dog.", "yes", "no"),
+    ("NO", "yes", "no"),
+    ("No\n", "yes", "no"),
+    ("The image does not show a dog.", "no", "no"),
+    ("Yes, the dog is not on the mat", "no", "yes"),
+    ("", "yes", None),
+    ("unclear", "yes", None),
+    ("I cannot tell if there is a dog.", "yes", None),
+    ("It is not clear.", "no", None),
+    ("There is a dog. No cat though.", "yes", "yes"),
+    ("I cannot see a dog", "yes", "no"),
+    ("No, there is no dog.", "no", "no"),
+    ("Hmm", "yes", None),
+]
+
+
+@pytest.mark.parametrize(("answer", "official", "corrected"), PARSED)
+def test_parsers(answer, official, corrected):
+    assert parse_official(answer) == official
+    assert parse_corrected(answer) == corrected
+
+
+def random_truth(*, num=120, seed=0):
+    rng = np.random.default_rng(seed)
+    frequency = 1 / np.arange(1, 31)
+    frequency /= frequency.sum()
+    truths = {}
+    for i in range(num):
+        held = rng.choice(30, size=int(rng.integers(1, 8)), replace=False, p=frequency)
+        truths[i] = Truth(i, f"{i}.png", tuple(CATEGORIES[at] for at in held))
+    return truths
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_pope_questions_are_balanced_true_and_never_repeated(split):
+    truth = random_truth()
+    questions = build_questions(truth, num_images=50, per_image=3, seed=1, split=split)
+    assert len(questions) == 300
+    assert [q.label for q in questions] == ["yes", "no"] * 150
+    by_image = {}
+    for question in questions:
+        by_image.setdefault(question.image_id, []).append(question)
+        assert (question.object in truth[question.image_id].objects) == (question.label == "yes")
+    for image_id, asked in by_image.items():
+        assert [q.object for q in asked if q.label == "yes"] == list(truth[image_id].ordered[:3])
+        assert len({q.object for q in asked}) == 6
+    assert questions == build_questions(truth, num_images=50, per_image=3, seed=1, split=split)
+    assert questions != build_questions(truth, num_images=50, per_image=3, seed=2, split=split)
+
+
+def test_popular_and_adversarial_negatives_are_the_most_frequent_and_most_co_occurring_over_the_sample():
+    truth = random_truth()
+    splits = {s: build_questions(truth, num_images=50, seed=1, split=s) for s in SPLITS}
+    images = {s: list(dict.fromkeys(q.image_id for q in questions)) for s, questions in splits.items()}
+    assert images["popular"] == images["random"] == images["adversarial"]
+    sample = [truth[i] for i in images["popular"]]
+    frequency = Counter(name for each in sample for name in each.ordered)
+    for split in ("popular", "adversarial"):
+        for at in range(0, len(splits[split]), 6):
+            asked = splits[split][at : at + 6]
+            barred = set(truth[asked[0].image_id].objects)
+            for positive, negative in zip(asked[::2], asked[1::2], strict=True):
+                counts = frequency
+                if split == "adversarial":
+                    beside = [each.ordered for each in sample if positive.object in each.ordered]
+                    counts = Counter(name for held in beside for name in held)
+                best = max((num for name, num in counts.items() if name not in barred), default=0)
+                assert counts[negative.object] == best
+                barred.add(negative.object)
+
+
+def test_random_negatives_differ_from_popular_ones():
+    truth = random_truth()
+    chosen = {
+        s: [q.object for q in build_questions(truth, num_images=50, seed=1, split=s) if q.label == "no"]
+        for s in SPLITS
+    }
+    assert len(set(chosen["popular"])) < len(set(chosen["adversarial"])) < len(set(chosen["random"]))
+
+
+def test_pope_grammar_and_limits():
+    truth = {1: Truth(1, "1.png", ("apple",)), 2: Truth(2, "2.png", ("dog",))}
+    questions = build_questions(truth, num_images=2, per_image=1, seed=0, split="popular")
+    assert {q.text for q in questions} == {"Is there an apple in the image?", "Is there a dog in the image?"}
+    with pytest.raises(UserError, match="only 0 of 2 images hold 3 or more"):
+        build_questions(truth, num_images=2, seed=0, split="random")
+    with pytest.raises(UserError, match="leaves fewer than per_image=1"):
+        build_questions(truth, num_images=1, per_image=1, seed=0, split="random")
+
+
+def test_pope_metrics_by_hand():
+    """Random: said yes to 2 of 2 yes and 1 of 2 no: accuracy 3/4, precision 2/3, recall 1, f1 4/5, yes 3/4.
+
+    Popular: always no: accuracy 1/2, precision undefined, recall 0, f1 0. Adversarial: all right.
+    """
+    said = {"random": "yyyn", "popular": "nnnn", "adversarial": "yynn"}
+    rows = [
+        {
+            "cluster": str(at),
+            "truth": {"split": split, "label": label},
+            "answer": {"y": "Yes", "n": "No"}[word],
+        }
+        for split, words in said.items()
+        for at, (word, label) in enumerate(zip(words, ["yes", "yes", "no", "no"], strict=True))
+    ]
+    pope = Pope(images=None, instances=None)
+    scored = pope.score(rows)
+    found = pope.summary(scored)
+    values = {name: entry["value"] for name, entry in found.items() if name.startswith("random")}
+    assert values == pytest.approx(
+        {"random/accuracy": 3 / 4, "random/precision": 2 / 3, "random/recall": 1,
+         "random/f1": 4 / 5, "random/yes_fraction": 3 / 4, "random/unparsed_fraction": 0}
+    )  # fmt: skip
+    assert found["popular/precision"]["value"] is None
+    assert found["popular/f1"]["value"] == 0
+    assert found["f1"]["value"] == pytest.approx((4 / 5 + 0 + 1) / 3)
+    assert found["accuracy"]["value"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
+    assert (found["random/f1"]["num"], found["f1"]["num"]) == (4, 12)
+    assert set(measures(scored)) == set(found)
+
+
+def test_unparsed_answers_are_wrong_under_the_corrected_protocol():
+    pope = Pope(images=None, instances=None, parser="corrected")
+    rows = [
+        {"cluster": label, "truth": {"split": s, "label": label}, "answer": "unclear"}
+        for s in SPLITS
+        for label in ("yes", "no")
+    ]
+    found = pope.summary(pope.score(rows))
+    assert found["accuracy"]["value"] == 0
+    assert found["random/unparsed_fraction"]["value"] == 1
+    assert found["random/yes_fraction"]["value"] == 0
+    assert pope.protocol == "corrected"
+
+
+def right_answer(prompt):
+    held = SCENES[int(prompt.split_group)]
+    return "Yes." if any(f" {name} " in prompt.text for name in held) else "No."
+
+
+def test_run_writes_rows_and_summary_and_asks_each_question_once(world, tmp_path):
+    run, policy = tmp_path / "run", Parrot(right_answer)
+    seen = []
+    entry = run_benchmark(
+        policy, pope_of(world), folder=run, batch_size=7, progress=lambda *at: seen.append(at)
+    )
+    rows = read_jsonl(run / "evaluate" / "pope.jsonl")
+    assert len(rows) == entry["num_items"] == 3 * 5 * 6
+    assert set(rows[0]) == {
+        "uid", "cluster", "image", "question", "truth",
+        "answer", "num_tokens", "truncated", "said", "correct",
+    }  # fmt: skip
+    assert [row["truth"]["split"] for row in rows] == [split for split in SPLITS for _ in range(30)]
+    assert entry["metrics"]["f1"]["value"] == 1
+    assert entry["protocol"] == "official"
+    assert json.loads((run / "evaluate" / "summary.json").read_text()) == {"pope": entry}
+    questions = {(row["cluster"], row["question"]) for row in rows}
+    assert len(policy.asked) == len(questions) < 90
+    assert seen[-1] == (90, 90)
+
+
+def test_a_killed_run_resumes_and_ends_the_same(world, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_benchmark(Parrot(right_answer), pope_of(world), folder=whole, batch_size=7)
+    first, second = Parrot(right_answer, dies_after=30), Parrot(right_answer)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(first, pope_of(world), folder=killed, batch_size=7)
+    stored = read_jsonl(killed / "evaluate" / "pope.jsonl")
+    assert 0 < len(stored) < 90
+    with (killed / "evaluate" / "pope.jsonl").open("a") as torn:
+        torn.write('{"uid": "pope/ran')
+    with pytest.raises(UserError, match="answers are missing"):
+        score_folder(pope_of(world), folder=killed)
+    run_benchmark(second, pope_of(world), folder=killed, batch_size=7)
+    for name in ("pope.jsonl", "summary.json", "pope.json"):
+        assert (killed / "evaluate" / name).read_bytes() == (whole / "evaluate" / name).read_bytes()
+    asked = [(p.split_group, p.text) for p in first.asked + second.asked]
+    assert len(asked) == len(set(asked))
+
+
+def test_a_run_killed_between_the_copies_of_one_answer_does_not_ask_again(world, tmp_path):
+    run_benchmark(Parrot(right_answer), pope_of(world), folder=tmp_path, batch_size=50)
+    path = tmp_path / "evaluate" / "pope.jsonl"
+    rows = read_jsonl(path)
+    shared = Counter((row["cluster"], row["question"]) for row in rows)
+    dropped = next(at for at, row in enumerate(rows) if shared[row["cluster"], row["question"]] > 1)
+    path.write_text("".join(json.dumps(row) + "\n" for at, row in enumerate(rows) if at != dropped))
+    policy = Parrot(right_answer)
+    run_benchmark(policy, pope_of(world), folder=tmp_path, batch_size=50)
+    assert not policy.asked
+    assert read_jsonl(path) == rows
+
+
+def test_two_benchmarks_share_a_folder_and_a_finished_one_is_not_asked_again(world, tmp_path):
+    policy = Parrot(lambda prompt: "A dog and a cup.")
+    run_benchmark(policy, chair_of(world), folder=tmp_path, batch_size=3)
+    run_benchmark(policy, pope_of(world), folder=tmp_path, batch_size=3)
+    num = len(policy.asked)
+    again = run_benchmark(policy, chair_of(world), folder=tmp_path, batch_size=3)
+    assert len(policy.asked) == num
+    summary = json.loads((tmp_path / "evaluate" / "summary.json").read_text())
+    assert set(summary) == {"chair", "pope"}
+    assert summary["chair"] == again
+
+
+def test_another_benchmark_is_refused_and_another_parser_is_scored_again(world, tmp_path):
+    run_benchmark(Parrot(lambda prompt: "NO"), pope_of(world), folder=tmp_path, batch_size=50)
+    for other in (pope_of(world, seed=3), pope_of(world, max_new_tokens=9), pope_of(world, suffix="!")):
+        with pytest.raises(UserError, match=r"pope\.jsonl: holds 90 answers made with other questions"):
+            run_benchmark(Parrot(right_answer), other, folder=tmp_path, batch_size=50)
+    official = json.loads((tmp_path / "evaluate" / "summary.json").read_text())["pope"]
+    corrected = score_folder(replace(pope_of(world), parser="corrected"), folder=tmp_path)
+    assert official["metrics"]["random/yes_fraction"]["value"] == 1
+    assert corrected["metrics"]["random/yes_fraction"]["value"] == 0
+
+
+def test_compare_names_the_better_run_and_stays_quiet_on_equal_ones(world, tmp_path):
+    a, b, c = (tmp_path / name for name in "abc")
+    truthful = Parrot(lambda prompt: f"A picture of a {SCENES[int(prompt.split_group)][0]}")
+    run_benchmark(Parrot(lambda prompt: "A zebra and a toaster"), chair_of(world), folder=a, batch_size=8)
+    for folder in (b, c):
+        run_benchmark(truthful, chair_of(world), folder=folder, batch_size=8)
+    found = compare(a, b)["chair"]
+    assert found["chair_i"]["value"] == -1
+    assert found["chair_i"]["verdict"] == "better"
+    assert found["recall"]["verdict"] == "better"
+    assert found["length_words"]["verdict"] == "can't tell"
+    assert compare(b, a)["chair"]["chair_s"]["verdict"] == "worse"
+    assert {row["verdict"] for row in compare(b, c)["chair"].values()} == {"can't tell"}
+
+
+def test_compare_refuses_runs_of_different_questions(world, tmp_path):
+    for folder, limit in ((tmp_path / "a", 4), (tmp_path / "b", 5)):
+        run_benchmark(Parrot(right_answer), chair_of(world, limit=limit), folder=folder, batch_size=8)
+    with pytest.raises(UserError, match="chair was run with different questions"):
+        compare(tmp_path / "a", tmp_path / "b")
