@@ -227,7 +227,7 @@ def test_an_override_reaches_into_a_list(base: Path) -> None:
         ("source.kind=offline", "command line: source.data: found nothing; accepted: a value (the rows)"),
         (
             "source.kind=generatd",
-            "command line: source.kind: found 'generatd' (did you mean generated?); accepted: offline, generated",
+            "command line: source.kind: found 'generatd' (did you mean generated?); accepted: offline",
         ),
     ],
 )
@@ -261,7 +261,7 @@ BAD_VALUES = [
     ("model: pocket", "model: found 'pocket'; accepted: a mapping of keys (the model that is aligned)"),
     (
         "model: {path: ''}",
-        "model.path: found ''; accepted: String should have at least 1 character (model folder,",
+        "model.path: found ''; accepted: at least 1 character (model folder,",
     ),
     ("model: {dtype: fp16}", "model.dtype: found 'fp16'; accepted: 'float32' or 'bfloat16' (number format"),
     ("model: {train_projector: 1}", "model.train_projector: found 1; accepted: a valid boolean"),

@@ -137,7 +137,7 @@ def problems(
     lines = []
     for detail in error.errors(include_url=False):
         keys, node = _walk(root, detail["loc"])
-        if detail["type"].startswith("union_tag"):
+        if _lacks_kind(detail):
             keys = (*keys, "kind")
         for text in _describe(detail, node, keys):
             key, text = (".".join(keys), text) if keys else text.split(": ", 1)
@@ -222,6 +222,10 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[Keys, type[B
     return tuple(keys), owner
 
 
+def _lacks_kind(detail: Any) -> bool:
+    return detail["type"].startswith("union_tag") and isinstance(detail["input"], dict)
+
+
 def _describe(detail: Any, node: type[BaseModel], keys: Keys) -> list[str]:
     context, last = detail.get("ctx", {}), keys[-1] if keys else ""
     field = node.model_fields.get(last)
@@ -232,31 +236,31 @@ def _describe(detail: Any, node: type[BaseModel], keys: Keys) -> list[str]:
             return str(context["error"]).splitlines()
         case "extra_forbidden" | "invalid_key":
             known = list(node.model_fields)
-            near = difflib.get_close_matches(last, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            return [f"found an unknown key{hint}; accepted: {', '.join(known)}"]
-        case "union_tag_invalid" | "union_tag_not_found":
+            return [f"found an unknown key{_nearest(last, known)}; accepted: {', '.join(known)}"]
+        case _ if _lacks_kind(detail):
             kind = detail["input"].get("kind")
             kinds = [option.model_fields["kind"].default for option in _options_at(node, keys)]
-            near = difflib.get_close_matches(str(kind), kinds, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            return [
-                f"found {'nothing' if kind is None else _short(kind)}{hint}; accepted: {', '.join(kinds)}"
-            ]
+            found = "nothing" if kind is None else _short(kind) + _nearest(str(kind), kinds)
+            return [f"found {found}; accepted: {', '.join(kinds)}"]
         case "missing":
             accepted = "a value"
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "union_tag_not_found":
             accepted = "a mapping of keys"
         case "tuple_type":
             accepted = "a list"
         case _:
-            accepted = detail["msg"].removeprefix("Input should be ")
+            accepted = re.sub(r"^\w+ should (be|have) ", "", detail["msg"])
     return [f"found {found}; accepted: {accepted}{meaning}"]
 
 
 def _options_at(node: type[BaseModel], keys: Keys) -> list[type[BaseModel]]:
     name = next(key for key in reversed(keys[:-1]) if not key.isdecimal())
     return node_types(node.model_fields[name].annotation)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _short(value: Any) -> str:
