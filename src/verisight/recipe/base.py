@@ -31,7 +31,7 @@ def _absolute(value: Any) -> Any:
 
 
 def _absolute_from_cwd(value: Any) -> Any:
-    return _absolute(str(value) if isinstance(value, str) else value)
+    return _absolute(Path(value) if isinstance(value, str) and value else value)
 
 
 def _name_or_folder(value: Any) -> Any:
