@@ -101,6 +101,7 @@ def build_model(
         num_attention_heads=max(1, width // 32),
         num_key_value_heads=max(1, width // 32),
         max_position_embeddings=1024,
+        initializer_range=width**-0.5,  # at the default 0.02 a narrow model never learns to match words with patches
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

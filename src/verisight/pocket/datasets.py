@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ WORLD_SEED = 2407
 _ID_STRIDE = 10_000_000  # image ids of different splits never meet
 
 
-@cache
 def scene(split: Split, index: int) -> Scene:
     """Scene number `index` of a split. Splits have their own random streams and image ids."""
     number = SPLITS.index(split)

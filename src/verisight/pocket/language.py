@@ -76,12 +76,11 @@ class Narrator:
         return question, f"No, there is no {name}." if long else "No."
 
     def question(self, scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-        """A question about a place, a cell or an object's position, and its answer."""
-        told = self.perceive(scene, rng)
+        """A question about a place, a cell or an object's position, and its answer. The scene is taken as told."""
         draw = rng.random()
         if draw < 0.2:
-            return "What kind of place is this?", f"{with_article(told.kind).capitalize()}."
-        item = told.placed[int(rng.integers(len(told.placed)))]
+            return "What kind of place is this?", f"{with_article(scene.kind).capitalize()}."
+        item = scene.placed[int(rng.integers(len(scene.placed)))]
         if draw < 0.6:
             return f"What is in the {CELLS[item.cell]}?", f"{with_article(item.name).capitalize()}."
         return f"Where is the {item.name}?", f"In the {CELLS[item.cell]}."
@@ -98,6 +97,20 @@ def asked_objects(scene: Scene, rng: np.random.Generator, *, num: int) -> list[s
         absent = [name for name in pool if name not in scene.names] or [n for n in OBJECTS if n not in scene.names]
         names.append(str(rng.choice(absent)))
     return [names[i] for i in rng.permutation(len(names))]
+
+
+CHECKLIST_PROMPT = "Which of these are in the image?"
+
+
+def checklist(scene: Scene, rng: np.random.Generator, *, num: int) -> str:
+    """`num` objects in a row, each followed at once by Yes or No; half of them are there."""
+    absent = [name for name in OBJECTS if name not in scene.names]
+    parts = []
+    for _ in range(num):
+        present = rng.random() < 0.5
+        name = str(rng.choice(scene.names if present else absent))
+        parts.append(f"{name} {'Yes' if present else 'No'},")
+    return " ".join(parts).removesuffix(",") + "."
 
 
 _NAMES = "|".join(sorted(OBJECTS, key=len, reverse=True))
