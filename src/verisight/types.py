@@ -146,6 +146,11 @@ class Benchmark(Protocol):
         ...
 
     @property
+    def protocol(self) -> str:
+        """Which rules its numbers follow, such as "official" or "corrected"."""
+        ...
+
+    @property
     def decoding(self) -> Decoding:
         """How its answers are generated."""
         ...

@@ -40,15 +40,6 @@ class Sampler(Protocol):
         ...
 
 
-class NamedBenchmark(Benchmark, Protocol):
-    """A benchmark that says which rules its numbers follow."""
-
-    @property
-    def protocol(self) -> str:
-        """Such as "official" or "corrected"."""
-        ...
-
-
 class ScoredRun(NamedTuple):
     """One benchmark of one run: uids and clusters (items,), and the metrics before they are summed."""
 
@@ -59,7 +50,7 @@ class ScoredRun(NamedTuple):
 
 def run_benchmark(
     policy: Sampler,
-    benchmark: NamedBenchmark,
+    benchmark: Benchmark,
     *,
     folder: Path,
     batch_size: int,
@@ -103,7 +94,7 @@ def run_benchmark(
 
 
 def score_folder(
-    benchmark: NamedBenchmark, *, folder: Path, seed: int = 0, items: Sequence[Item] | None = None
+    benchmark: Benchmark, *, folder: Path, seed: int = 0, items: Sequence[Item] | None = None
 ) -> dict[str, Any]:
     """Scores the stored answers, without a model: rewrites rows and summary, returns the summary's entry.
 
@@ -213,7 +204,7 @@ def _verdict(row: dict[str, Any], better: str) -> str:
     return "better" if direction == better else "worse"
 
 
-def _resume(benchmark: NamedBenchmark, items: Sequence[Item], folder: Path) -> dict[str, dict[str, Any]]:
+def _resume(benchmark: Benchmark, items: Sequence[Item], folder: Path) -> dict[str, dict[str, Any]]:
     """Stored rows by uid, checked to belong to these items; notes the fingerprint of a fresh run."""
     path, meta_path = _rows_path(folder, benchmark.name), _meta_path(folder, benchmark.name)
     uids = {item.uid for item in items}

@@ -61,7 +61,7 @@ class Encoder:
         Tokens are those of the whole conversation tokenised at once, cut at the prompt's last character.
         """
         turns = (Message("assistant", answer.text), *answer.follow_up)
-        start, spans = len(self._render(prompt, (), generate=True)), []
+        spans = []
         for index, turn in enumerate(turns):
             if turn.role == "assistant":
                 opened = self._render(prompt, turns[:index], generate=True)
@@ -72,13 +72,9 @@ class Encoder:
                         f"{closed[-40:]!r}); accepted: templates whose prompt is a prefix of the conversation"
                     )
                 spans.append((len(opened), len(closed.rstrip())))
-        text = self._render(prompt, turns, generate=False)
-        encoded = self.tokenizer(text, add_special_tokens=self._adds_special(text), return_offsets_mapping=True)
         ids, supervised = [], []
-        for token, (left, right) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            if left < start < right:
-                raise UserError(f"tokenizer: {text[left:right]!r} straddles the end of the prompt of row {prompt.uid}")
-            if start <= left < right and left < spans[-1][1]:
+        for token, left, right in self._tokens_behind(prompt, turns):
+            if left < spans[-1][1]:
                 ids.append(token)
                 supervised.append(any(a <= left and right <= b for a, b in spans))
         if not ids or ids[-1] != self.eos_id:  # LLaVA-1.5's template closes answers with a blank instead
@@ -86,14 +82,19 @@ class Encoder:
             supervised.append(True)
         return EncodedAnswer(tuple(ids), tuple(supervised))
 
-    def text_tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """An answer's token ids and their character spans in `text`, as they stand after a prompt.
+    def text_tokens(self, prompt: Prompt, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """An answer's token ids as they stand behind the prompt, end token left out, and their character spans in `text`.
 
-        A leading blank belongs to the first token, as it does behind every template's generation prompt.
+        A blank that the template puts before the answer belongs to the first token.
         """
-        encoded = self.tokenizer(" " + text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = [(max(0, left - 1), max(0, right - 1)) for left, right in encoded["offset_mapping"]]
-        return list(encoded["input_ids"]), spans
+        turns = (Message("assistant", text),)
+        opened = len(self._render(prompt, (), generate=True))
+        start = self._render(prompt, turns, generate=False).find(text, opened)
+        if start < 0:
+            raise UserError(f"chat template: it rewrites the answer {text[:40]!r}; accepted: templates that keep it")
+        tokens = [(token, left, right) for token, left, right in self._tokens_behind(prompt, turns) if left < start + len(text)]
+        spans = [(max(0, left - start), max(0, right - start)) for _, left, right in tokens]
+        return [token for token, _, _ in tokens], spans
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out, blanks at both ends removed."""
@@ -103,6 +104,18 @@ class Encoder:
         """Vocabulary ids whose text holds one of the characters."""
         texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
         return frozenset(i for i, text in enumerate(texts) if any(c in text for c in characters))
+
+    def _tokens_behind(self, prompt: Prompt, turns: Sequence[Message]) -> list[tuple[int, int, int]]:
+        """(id, left, right) of every token behind the prompt; the characters count from the conversation's start."""
+        start, text = len(self._render(prompt, (), generate=True)), self._render(prompt, turns, generate=False)
+        encoded = self.tokenizer(text, add_special_tokens=self._adds_special(text), return_offsets_mapping=True)
+        tokens = []
+        for token, (left, right) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if left < start < right:
+                raise UserError(f"tokenizer: {text[left:right]!r} straddles the end of the prompt of row {prompt.uid}")
+            if start <= left < right:
+                tokens.append((token, left, right))
+        return tokens
 
     def _adds_special(self, text: str) -> bool:
         bos = self.tokenizer.bos_token

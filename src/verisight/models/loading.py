@@ -36,12 +36,10 @@ def check_model(path: str) -> None:
             raise UserError(f"model.path: no folder {path}; accepted: a model folder, a hub id 'owner/name' or 'pocket'")
         return
     if (folder / "adapter_config.json").is_file():
-        check_model(str(_read_config(folder / "adapter_config.json").get("base_model_name_or_path")))
-        return
-    if not (folder / "config.json").is_file():
+        check_model(_base_of(folder))
+    elif not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} has no config.json; accepted: a Hugging Face model folder")
-    kind = _read_config(folder / "config.json").get("model_type")
-    if kind not in SUPPORTED:
+    elif (kind := _read_config(folder / "config.json").get("model_type")) not in SUPPORTED:
         raise UserError(f"model.path: {path} is a {kind!r} model; accepted: {', '.join(SUPPORTED)}")
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model.path: {path} holds no *.safetensors weights (other formats are not opened)")
@@ -54,19 +52,26 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
     """
     check_model(path)
     hf_logging.disable_progress_bar()
-    folder = str(pocket_folder()) if path == POCKET else path
-    adapter = Path(folder) / "adapter_config.json"
-    base = _read_config(adapter)["base_model_name_or_path"] if adapter.is_file() else folder
-    source = str(pocket_folder()) if base == POCKET else base
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=trust_remote_code
-    )
-    if adapter.is_file():
+    source = str(pocket_folder()) if path == POCKET else path
+    if (Path(source) / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    processor = AutoProcessor.from_pretrained(folder, backend="pil", trust_remote_code=trust_remote_code)
+        base, _ = load_model(_base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
+        model = PeftModel.from_pretrained(base, source).merge_and_unload()
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=trust_remote_code)
     return model.eval(), processor
+
+
+def _base_of(folder: Path) -> str:
+    """The model that an adapter folder names as its base."""
+    base = _read_config(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base or not isinstance(base, str) or base == str(folder):
+        raise UserError(f"{folder}/adapter_config.json: base_model_name_or_path is {base!r}; accepted: another model")
+    return base
 
 
 def _read_config(path: Path) -> dict[str, Any]:

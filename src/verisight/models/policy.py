@@ -56,8 +56,11 @@ class Policy:
         self.model = model.eval()
         self.encoder = Encoder(processor)
 
-    def tune(self, lora: LoraSettings | None, *, train_projector: bool, base_name: str = "") -> None:
-        """Choose what trains: a LoRA adapter, or (None) the whole language model; the projector if wanted."""
+    def tune(self, lora: LoraSettings | None, *, train_projector: bool, base_name: str = "", seed: int = 0) -> None:
+        """Choose what trains: a LoRA adapter, or (None) the whole language model; the projector if wanted.
+
+        `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
+        """
         if lora is not None:
             from peft import LoraConfig, get_peft_model
 
@@ -67,9 +70,10 @@ class Policy:
                 lora_dropout=0.0,
                 target_modules=_LANGUAGE_LINEARS,
                 modules_to_save=[PROJECTOR] if train_projector else None,
-                base_model_name_or_path=base_name,
             )
-            self.model = get_peft_model(self.model, config).eval()
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.model = get_peft_model(self.model, config).eval()
             self.model.peft_config["default"].base_model_name_or_path = base_name
             return
         for name, parameter in self.model.named_parameters():
@@ -144,7 +148,10 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model, with its processor: what Hugging Face reads, safetensors only."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        if self.has_adapter:  # left to itself peft asks the hub whether the vocabulary grew
+            self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        else:
+            self.model.save_pretrained(folder)
         self.encoder.processor.save_pretrained(folder)
 
     def _draw(
@@ -189,11 +196,14 @@ class Reference:
     """The frozen starting model, as the policy without its adapter or as a copy taken now. Only scores."""
 
     def __init__(self, policy: Policy, *, mode: Literal["adapter_off", "frozen_copy"]) -> None:
+        assert mode == "frozen_copy" or policy.has_adapter, "no adapter to switch off"
         self._mode = mode
+        self._trained = policy
         self._policy = policy if mode == "adapter_off" else Policy(deepcopy(policy.model), policy.encoder.processor)
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """Log-probs under the reference, without gradients."""
+        self._policy.model.to(self._trained.core.device)  # the loop may have moved the policy since the copy was made
         with torch.no_grad(), self._without_adapter():
             return self._policy.score(groups)
 

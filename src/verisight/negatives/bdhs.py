@@ -50,9 +50,9 @@ class Hallucinate:
             left = [i for i in range(len(prompts)) if i not in made]
             if not left:
                 break
-            unguided = self.rounds > 1 and round_ == self.rounds
+            writer = self.free if self.rounds > 1 and round_ == self.rounds else self.guidance
             rngs = [np.random.default_rng([seed, round_, zlib.crc32(prompts[i].uid.encode())]) for i in left]
-            written = (self.free if unguided else self.guidance).write(
+            written = writer.write(
                 policy,
                 [prompts[i] for i in left],
                 [references[i] for i in left],
@@ -64,5 +64,5 @@ class Hallucinate:
             kept, similarity = self.check.keep([references[i] for i in left], written)
             for i, text, keep, value in zip(left, written, kept, similarity, strict=True):
                 if keep or round_ == self.rounds:
-                    made[i] = Negative(text, round_, not unguided, float(value))
+                    made[i] = Negative(text, round_, not isinstance(writer, Free), float(value))
         return [made[i] for i in range(len(prompts))]

@@ -13,7 +13,7 @@ from verisight.models.policy import Policy, Sight
 from verisight.types import Decoding, Prompt
 
 _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|$)|$)", re.DOTALL)
-_YES_NO = re.compile(r"^\s*(Yes|yes|No|no)")
+_YES_NO = re.compile(r"^\s*(Yes|yes|No|no)\b")
 _COUNTERPART = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
 
 
@@ -34,7 +34,10 @@ def split_sentences(text: str) -> list[str]:
 
 
 def swap_yes_no(sentence: str) -> str:
-    """A sentence that begins with yes or no (the paper's regex) with the counterpart in its place, others unchanged."""
+    """A sentence that begins with yes or no with the counterpart in its place, others unchanged.
+
+    The paper's regex, but whole words only: as printed it also makes "Yesthing" of "Nothing" and "Yest" of "Not".
+    """
     return _YES_NO.sub(lambda match: match[0].replace(match[1], _COUNTERPART[match[1]]), sentence, count=1)
 
 
@@ -47,7 +50,7 @@ class Beginning:
 
 
 def begin_sentences(
-    policy: Policy, reference: str, *, yes_no_swap: float, rng: np.random.Generator
+    policy: Policy, prompt: Prompt, reference: str, *, yes_no_swap: float, rng: np.random.Generator
 ) -> list[Beginning]:
     """Cut every sentence of the reference at a random token, behind the true previous sentences (the paper's eq. 7).
 
@@ -58,7 +61,7 @@ def begin_sentences(
     for sentence in split_sentences(reference):
         swapped = swap_yes_no(sentence)
         told = swapped if swapped != sentence and rng.random() < yes_no_swap else sentence
-        ids, spans = policy.encoder.text_tokens(f"{before} {told}" if before else told)
+        ids, spans = policy.encoder.text_tokens(prompt, f"{before} {told}" if before else told)
         offset = len(before) + 1 if before else 0
         start = next(i for i, (_, right) in enumerate(spans) if right > offset)
         cut = start + int(rng.integers(1, max(2, len(ids) - start)))
@@ -80,8 +83,8 @@ class SentenceGuided:
     ) -> list[str]:  # fmt: skip
         """One answer per reference, its sentences joined by blanks."""
         begun = [
-            begin_sentences(policy, text, yes_no_swap=self.yes_no_swap, rng=rng)
-            for text, rng in zip(references, rngs, strict=True)
+            begin_sentences(policy, prompt, text, yes_no_swap=self.yes_no_swap, rng=rng)
+            for prompt, text, rng in zip(prompts, references, rngs, strict=True)
         ]
         finished = policy.branch(
             prompts,

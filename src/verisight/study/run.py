@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from verisight import build
-from verisight.data.files import claim_run_folder, read_json, write_atomic, write_json, write_jsonl
+from verisight.data.files import claim_run_folder, write_atomic, write_json
 from verisight.data.readers import enforce_bad_fraction
 from verisight.data.records import read_pairs, write_pairs
 from verisight.evaluate.runner import run_benchmark
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
-from verisight.progress import track
+from verisight.progress import Advance, track
 from verisight.recipe import Generated, Recipe, check_files, dump, recipe_hash
 from verisight.sources.generated import generate_pairs
 from verisight.train.loop import fit
@@ -103,20 +103,35 @@ def save_model(policy: Policy, folder: Path) -> None:
 
 
 def evaluate(
-    model: str, benchmarks: Sequence[Benchmark], *, folder: Path, dtype: str = "float32", batch_size: int = 64,
-    quiet: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """Measure a model folder, hub id or 'pocket'. Answers and summary go to folder/evaluate."""
-    from verisight.models.loading import load_model
+    policy: Policy, benchmarks: Sequence[Benchmark], *, folder: Path, batch_size: int = 64, quiet: bool = False
+) -> dict[str, Any]:
+    """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model."""
+    summaries = {}
+    for one in benchmarks:
+        with track(f"{one.name} ({folder.name})", total=len(one.items()), unit="items", quiet=quiet) as advance:
+            done = 0
 
-    check_model(model)
-    policy = Policy(*load_model(model, dtype=dtype))
-    return {one.name: run_benchmark(policy, one, folder=folder, batch_size=batch_size, quiet=quiet) for one in benchmarks}
+            def report(answered: int, _: int, advance: Advance = advance) -> None:
+                nonlocal done
+                advance(answered - done)
+                done = answered
+
+            summaries[one.name] = run_benchmark(policy, one, folder=folder, batch_size=batch_size, progress=report)
+    return summaries
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """What was measured of a run or model: benchmark -> its summary."""
-    return read_json(folder / "evaluate" / "summary.json")
+def evaluate_run(recipe: Recipe, *, quiet: bool = False) -> tuple[Path, dict[str, Any]]:
+    """Measure the recipe's aligned model, or its starting model while there is none, on the recipe's benchmarks.
 
-
-__all__ = ["evaluate", "open_run", "pairs", "save_model", "summary", "train", "write_jsonl"]
+    Returns the folder that holds evaluate/ (the run folder, or its `base` folder for the starting model).
+    """
+    if not recipe.evaluate:
+        raise UserError("evaluate: found no benchmark, accepted: a list of at least one (chair, pope)")
+    folder = open_run(recipe)
+    trained = (folder / "model").exists()
+    model = recipe.model.model_copy(update={"path": str(folder / "model")}) if trained else recipe.model
+    target = folder if trained else folder / "base"
+    benchmarks = [build.benchmark(node) for node in recipe.evaluate]
+    for one in benchmarks:
+        one.items()  # what is wrong with their files is said before a model loads
+    return target, evaluate(build.open_model(model), benchmarks, folder=target, quiet=quiet)

@@ -50,9 +50,10 @@ def load_checkpoint(path: Path, *, weights: dict[str, Tensor], optimizer: torch.
         UserError: the checkpoint's tensors are not those that train now.
     """
     stored = load_file(path / "trainable.safetensors")
-    if stored.keys() != weights.keys():
-        unlike = sorted(stored.keys() ^ weights.keys())[:3]
-        raise UserError(f"{path}: holds other trainable tensors than this recipe trains, such as {', '.join(unlike)}")
+    unlike = {(n, t.shape) for n, t in stored.items()} ^ {(n, t.shape) for n, t in weights.items()}
+    if unlike:
+        names = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(unlike)[:3])
+        raise UserError(f"{path}: holds other trainable tensors than this recipe trains, such as {names}")
     with torch.no_grad():
         for name, tensor in stored.items():
             weights[name].copy_(tensor)

@@ -127,12 +127,15 @@ def _update(
         sums.update(outcome.sums)
         origins.update(outcome.origins)
     means = {name: total / len(pairs) for name, total in sums.items()}
-    if not math.isfinite(means["loss"]):
-        raise RuntimeError(f"the loss became {means['loss']}; the last checkpoint is kept. A lower learning rate may help")
-    norm = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
+    norm = float(accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm))
+    if not math.isfinite(means["loss"]) or not math.isfinite(norm):
+        raise RuntimeError(
+            f"the loss became {means['loss']} and its gradient's norm {norm}; the last checkpoint is kept. "
+            "A lower learning rate may help"
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {**means, "grad_norm": float(norm), "num_pairs": len(pairs), "origin": dict(origins)}
+    return {**means, "grad_norm": norm, "num_pairs": len(pairs), "origin": dict(origins)}
 
 
 def _resume(

@@ -1,0 +1,42 @@
+# Every target sets up its own environment in .venv; Python 3.11 and make are all that is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/verisight demo
+
+test: $(VENV)/tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "slow or not slow"
+
+check: $(VENV)/developed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/pocket.py
+
+# A CPU build of torch comes first, pinned, so that nothing pulls a build for accelerators.
+$(VENV)/installed: pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt --editable .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt --group test
+	touch $@
+
+$(VENV)/developed: $(VENV)/tested
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

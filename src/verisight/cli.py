@@ -1,0 +1,166 @@
+"""The command line: thin verbs over `verisight.study`. Heavy libraries are imported when a verb runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from verisight.types import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+pocket_app = typer.Typer(no_args_is_help=True, help="The built-in world: its data, its model, and what it is worth.")
+app.add_typer(pocket_app, name="pocket")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+@app.callback()
+def about() -> None:
+    """Align vision-language models with what is in the picture, and prove it."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo's runs.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Random seed of pairs and training.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Align the built-in model on a CPU: BDHS pairs, DPO, the SFT control, before and after, an HTML report."""
+    from verisight.study.demo import run_demo
+
+    run_demo(out, seed=seed, quiet=quiet)
+
+
+@app.command()
+def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Make preference pairs: the model's own hallucinations as rejected answers."""
+    from verisight import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides or ())
+    from verisight.study.run import pairs as make_pairs
+
+    made = make_pairs(loaded, quiet=quiet)
+    typer.echo(f"{len(made)} pairs in {loaded.output / 'pairs.parquet'}")
+    for pair in made[:3]:
+        typer.echo(f"\n  {pair.prompt.text}\n  chosen:   {pair.chosen.text}\n  rejected: {pair.rejected[0].text}")
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Align a model: one run, which resumes where it was killed."""
+    from verisight import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides or ())
+    from verisight.study.run import train as run_training
+
+    typer.echo(f"model: {run_training(loaded, quiet=quiet)}")
+
+
+@app.command("eval")
+def evaluate(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Run the recipe's benchmarks on its aligned model (or, before training, on its starting model)."""
+    from verisight import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides or ())
+    from verisight.study.run import evaluate_run
+
+    folder, summaries = evaluate_run(loaded, quiet=quiet)
+    for name, entry in summaries.items():
+        typer.echo(f"{name} ({entry['protocol']}, {entry['num_items']} items)")
+        for metric, found in entry["metrics"].items():
+            interval = "" if found["low"] is None else f"  [{found['low']:.3f}, {found['high']:.3f}]"
+            value = "-" if found["value"] is None else f"{found['value']:.3f}"
+            typer.echo(f"  {metric:<28}{value}{interval}")
+    typer.echo(f"answers and summary: {folder / 'evaluate'}")
+
+
+@app.command()
+def report(
+    base: Annotated[Path, typer.Argument(help="Folder of the base model's evaluation.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders to set beside it.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page that compares runs with the base model."""
+    from verisight.study.report import Arm, write_report
+
+    arms = [Arm(folder.name, folder) for folder in (base, *runs)]
+    typer.echo(str(write_report(arms, target=out, title="Verisight report")))
+
+
+@app.command()
+def explain(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Show the resolved recipe: every value, what it means, and the source of each method."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from verisight import recipe as recipes
+
+    table = Table("key", "value", "meaning", "source", box=None, pad_edge=False)
+    for row in recipes.explain(recipes.load(recipe, overrides or ())):
+        table.add_row(row.key, str(row.value), row.meaning, row.source)
+    Console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for completion in editors."""
+    import json
+
+    from verisight import recipe as recipes
+
+    typer.echo(json.dumps(recipes.json_schema(), indent=2))
+
+
+@pocket_app.command("data")
+def pocket_data(
+    out: Annotated[Path, typer.Option(help="Folder to write the splits into.")] = Path("runs/pocket-data"),
+    preference: Annotated[int, typer.Option(help="Scenes of the preference split.")] = 600,
+    validation: Annotated[int, typer.Option(help="Scenes of the validation split.")] = 300,
+    test: Annotated[int, typer.Option(help="Scenes of the test split.")] = 1000,
+) -> None:
+    """Write the world's splits in real formats: LLaVA-Instruct JSON, COCO instances and captions, image folders."""
+    from verisight.pocket.datasets import Split, write_split
+
+    sizes: list[tuple[Split, int]] = [("preference", preference), ("validation", validation), ("test", test)]
+    for split, num in sizes:
+        typer.echo(str(write_split(out, split, num=num)))
+
+
+@pocket_app.command("build")
+def pocket_build(
+    out: Annotated[Path, typer.Option(help="Folder for the model and its stages.")] = Path("runs/pocket-build"),
+    quiet: Quiet = False,
+) -> None:
+    """Train the built-in model from nothing (about half an hour on two cores). A killed build continues."""
+    from verisight.pocket.build import build
+
+    typer.echo(str(build(out, quiet=quiet)))
+
+
+@pocket_app.command("check")
+def pocket_check(
+    model: Annotated[str, typer.Option(help="Model folder, or 'pocket' for the shipped one.")] = "pocket",
+    num: Annotated[int, typer.Option(help="Test scenes.")] = 1000,
+    out: Annotated[Path, typer.Option(help="Folder for the answers.")] = Path("runs/pocket-check"),
+    quiet: Quiet = False,
+) -> None:
+    """Measure the instrument: does it see, does it hallucinate by its prior, is it fluent when blind."""
+    from verisight.pocket.check import check
+
+    if not check(model, num=num, folder=out, quiet=quiet):
+        raise typer.Exit(1)
+
+
+def main() -> Literal[0]:
+    """Entry point. What a user got wrong ends with one message and exit code 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return 0

@@ -1,0 +1,171 @@
+"""What the pocket world is worth as an instrument, measured: it sees, it follows its prior, it is fluent when blind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from verisight import build
+from verisight.evaluate.chair import Chair
+from verisight.evaluate.pope import Pope
+from verisight.evaluate.runner import compare, run_benchmark
+from verisight.evaluate.stats import Interval, cluster_bootstrap
+from verisight.models.policy import Policy, Sight
+from verisight.pocket.datasets import Split, scene, write_split
+from verisight.pocket.language import DETAIL_PROMPTS, read_caption
+from verisight.pocket.scenes import OBJECTS, usual
+from verisight.pocket.vision import patch_features, patch_labels, pixels
+from verisight.progress import track
+from verisight.recipe import Model
+from verisight.types import Decoding, ImageRef, Prompt
+
+_PROBE_SCENES = 3000
+_BLIND_SCENES = 300
+_BATCH = 100
+
+
+class Finding(NamedTuple):
+    """One measured property: its interval, and the range it has to lie in for the instrument to be usable."""
+
+    name: str
+    found: Interval
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value lies in the range."""
+        return self.found.value is not None and self.low <= self.found.value <= self.high
+
+
+def check(model: str, *, num: int, folder: Path, quiet: bool = False) -> bool:
+    """Print every property with its 95 % interval and requirement; True if all hold. `num`: test scenes."""
+    policy = build.open_model(Model(path=model))
+    data = folder / "data"
+    if not (data / "test" / "scenes.json").exists():
+        write_split(data, "test", num=num)
+    findings = [
+        probe(policy, num=num, quiet=quiet),
+        *_answers(policy, data / "test", folder=folder, num=num, quiet=quiet),
+        *blind(policy, quiet=quiet),
+    ]
+    table = Table("property", "value", "95 % interval", "required", "")
+    for one in findings:
+        value, low, high = (_text(number) for number in one.found[:3])
+        table.add_row(one.name, value, f"{low} to {high}", _range(one), "holds" if one.holds else "FAILS")
+    Console().print(table)
+    return all(one.holds for one in findings)
+
+
+def probe(policy: Policy, *, num: int, quiet: bool) -> Finding:
+    """Accuracy of a linear probe that names the object in an occupied cell from its patches' frozen features.
+
+    Trained on base scenes, measured on test scenes. The features are those the projector reads.
+    """
+    side = policy.core.config.vision_config.image_size // policy.core.config.vision_config.patch_size
+    with track("probe", total=_PROBE_SCENES + num, unit="scenes", quiet=quiet) as advance:
+        seen, label, _ = _cells(policy, "base", _PROBE_SCENES, side, advance)
+        test, truth, cluster = _cells(policy, "test", num, side, advance)
+    torch.manual_seed(0)
+    head = nn.Linear(seen.shape[1], len(OBJECTS))
+    mean, std = seen.mean(0), seen.std(0)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=1e-3)
+    for _ in range(300):
+        loss = nn.functional.cross_entropy(head((seen - mean) / std), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    right = (head((test - mean) / std).argmax(1) == truth).double().tolist()
+    return Finding("linear probe: object in a cell", _share(right, cluster), 0.95, 1.0)
+
+
+def blind(policy: Policy, *, quiet: bool) -> Iterator[Finding]:
+    """Fluency and prior of sampled descriptions with every image token hidden."""
+    prompts = [_ask(index) for index in range(_BLIND_SCENES)]
+    hidden = [Sight(np.zeros(policy.num_image_tokens(prompt), dtype=bool)) for prompt in prompts]
+    with track("blind answers", total=len(prompts), unit="answers", quiet=quiet) as advance:
+        answers = policy.sample(prompts, decoding=Decoding(96), seed=0, sights=hidden)
+        advance(len(prompts))
+    told = [read_caption(row[0].text) for row in answers]
+    uids = [prompt.uid for prompt in prompts]
+    yield Finding("blind: answers that parse", _share([float(t.fluent) for t in told], uids), 0.95, 1.0)
+    expected, clusters = [], []
+    for uid, one in zip(uids, told, strict=True):
+        if one.kind is not None:
+            expected += [float(name in usual(one.kind)) for name, _ in one.mentions]
+            clusters += [uid] * len(one.mentions)
+    yield Finding("blind: objects usual in the place told", _share(expected, clusters), 0.5, 1.0)
+
+
+def _answers(policy: Policy, split: Path, *, folder: Path, num: int, quiet: bool) -> Iterator[Finding]:
+    """Hallucination, recall and yes/no accuracy with the image shown."""
+    truth: dict[str, Any] = {"images": split / "images", "instances": split / "instances.json"}
+    chair = Chair(**truth, captions=split / "captions.json", scenes=split / "scenes.json", max_new_tokens=96)
+    pope = Pope(**truth, captions=split / "captions.json", num_images=num // 2)
+    measured = {}
+    for benchmark in (chair, pope):
+        with track(benchmark.name, total=len(benchmark.items()), unit="items", quiet=quiet) as advance:
+            entry = run_benchmark(policy, benchmark, folder=folder, batch_size=64)
+            advance(entry["num_items"])
+        measured |= {name: Interval(**found) for name, found in entry["metrics"].items()}
+    yield Finding("CHAIR_i", measured["chair_i"], 0.12, 0.35)
+    yield Finding("CHAIR_s", measured["chair_s"], 0.0, 1.0)
+    yield Finding("recall", measured["recall"], 0.65, 1.0)
+    yield Finding("hallucinations typical of the place", measured["typical_fraction"], 0.70, 1.0)
+    yield Finding("positions right", measured["position_accuracy"], 0.95, 1.0)
+    for name in ("random", "popular", "adversarial"):
+        yield Finding(f"POPE {name} accuracy", measured[f"{name}/accuracy"], 0.55, 1.0)
+    easy, hard = measured["random/accuracy"], measured["adversarial/accuracy"]
+    gap = Interval((easy.value or 0) - (hard.value or 0), None, None, easy.num)
+    yield Finding("POPE random - adversarial", gap, 0.08, 1.0)
+
+
+def _cells(
+    policy: Policy, split: Split, num: int, side: int, advance: Any
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Mean feature, object index and scene of every occupied cell of the first `num` scenes."""
+    features, labels, clusters = [], [], []
+    for start in range(0, num, _BATCH):
+        scenes = [scene(split, index) for index in range(start, min(num, start + _BATCH))]
+        with torch.inference_mode():
+            patches = patch_features(policy.core, pixels(policy.encoder.processor, scenes))
+        named = patch_labels(scenes, side=side)
+        for one, vectors, names in zip(scenes, patches, named, strict=True):
+            for item in one.placed:
+                index = OBJECTS.index(item.name)
+                features.append(vectors[names == index + 1].mean(0))
+                labels.append(index)
+                clusters.append(str(one.uid))
+        advance(len(scenes))
+    return torch.stack(features).clone(), torch.tensor(labels), clusters
+
+
+def _ask(index: int) -> Prompt:
+    from verisight.pocket.datasets import png
+
+    one = scene("test", index)
+    return Prompt(f"blind/{one.uid}", (ImageRef(data=png(one)),), DETAIL_PROMPTS[0])
+
+
+def _share(values: list[float], clusters: list[str]) -> Interval:
+    return cluster_bootstrap(values, [1.0] * len(values), clusters, seed=0)
+
+
+def _text(number: float | None) -> str:
+    return "-" if number is None else f"{100 * number:.1f}"
+
+
+def _range(one: Finding) -> str:
+    if (one.low, one.high) == (0.0, 1.0):
+        return ""
+    return f">= {100 * one.low:.0f}" if one.high == 1.0 else f"{100 * one.low:.0f} to {100 * one.high:.0f}"
+
+
+__all__ = ["Finding", "blind", "check", "compare", "probe"]
