@@ -20,7 +20,7 @@ check: $(VENV)/developed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/pocket.py
+	$(BIN)/python benchmarks/scoring.py
 
 # A CPU build of torch comes first, pinned, so that nothing pulls a build for accelerators.
 $(VENV)/installed: pyproject.toml constraints/cpu.txt

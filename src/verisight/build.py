@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import assert_never
+
+import torch
 
 from verisight import recipe
 from verisight.data.readers import BadRow, enforce_bad_fraction, read_llava_instruct, split_turns
@@ -22,19 +26,26 @@ from verisight.sources.generated import Generated
 from verisight.sources.offline import Offline
 from verisight.train.loop import Optimization, Step
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
-from verisight.types import Benchmark, Decoding, Pair, Source
+from verisight.types import Benchmark, Decoding, Pair, Source, UserError
 
 
 def open_model(model: recipe.Model) -> Policy:
-    """The starting model, nothing of it training."""
-    return Policy(*load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code))
+    """The starting model, nothing of it training, on the GPU if there is one."""
+    try:
+        opened, processor = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
+    except OSError as error:  # Hugging Face's word for a hub id that is unknown or out of reach
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.path: {model.path} does not open ({reason}); accepted: a model folder, a hub id or 'pocket'"
+        ) from error
+    return Policy(opened.to("cuda") if torch.cuda.is_available() else opened, processor)
 
 
-def tune(policy: Policy, model: recipe.Model) -> None:
-    """Make what the recipe names trainable."""
+def tune(policy: Policy, model: recipe.Model, *, seed: int = 0) -> None:
+    """Make what the recipe names trainable. `seed` draws an adapter's first weights."""
     match model.tune:
         case recipe.Lora(r=r, alpha=alpha):
-            policy.tune(LoraSettings(r, alpha), train_projector=model.train_projector, base_name=model.path)
+            policy.tune(LoraSettings(r, alpha), train_projector=model.train_projector, base_name=model.path, seed=seed)
         case recipe.Full():
             policy.tune(None, train_projector=model.train_projector)
         case other:
@@ -59,10 +70,28 @@ def examples(one: recipe.Recipe, *, log: Path) -> list[Pair]:
     Rows whose answers will be compared are single answers: a multi-turn row becomes one example per answer.
     """
     pairs, bad, num_rows = read_data(one.source.data)
+    if isinstance(one.objective, recipe.Dpo) and isinstance(one.source.data, recipe.Pairs):
+        pairs, bad = _comparable(pairs, bad, file=one.source.data.file)
     enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=one.max_bad_fraction, log=log)
     if isinstance(one.source, recipe.Generated):
         return [single for pair in pairs for single in split_turns(pair)]
     return pairs
+
+
+def _comparable(pairs: list[Pair], bad: list[BadRow], *, file: Path) -> tuple[list[Pair], list[BadRow]]:
+    """Pairs that have a rejected answer, with weights (equal ones where the file has none); the others as bad rows."""
+    unusable = {row.row for row in bad}
+    numbers = (number for number in count() if number not in unusable)
+    kept, bad = [], list(bad)
+    for number, pair in zip(numbers, pairs, strict=False):
+        if pair.rejected:
+            equal = (1 / len(pair.rejected),) * len(pair.rejected)
+            kept.append(replace(pair, weights=pair.weights or equal))
+        else:
+            bad.append(
+                BadRow(str(file), number, "no rejected answer", f"{pair.prompt.uid} has nothing to compare with")
+            )
+    return kept, bad
 
 
 def hallucinate(negatives: recipe.Negatives) -> Hallucinate:

@@ -14,10 +14,11 @@ def visible_tokens(ids: Sequence[int], *, image_token_id: int, keep: np.ndarray 
     """True for every token that may be attended to. `keep`: (image tokens,) bool, None shows all."""
     if keep is None:
         return [True] * len(ids)
-    remaining = iter(keep.tolist())
-    visible = [bool(next(remaining)) if token == image_token_id else True for token in ids]
-    assert next(remaining, None) is None, "one keep flag per image token"
-    return visible
+    is_image = np.asarray(ids) == image_token_id
+    assert is_image.sum() == len(keep), "one keep flag per image token"
+    visible = ~is_image
+    visible[is_image] = keep
+    return visible.tolist()
 
 
 def token_positions(visible: Sequence[bool], *, mode: Positions) -> list[int]:

@@ -110,7 +110,7 @@ def build_model(
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=tokenizer.vocab[IMAGE_TOKEN],
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(image_size // patch_size) ** 2,

@@ -1,0 +1,1 @@
+"""Rejected answers: view x guidance x check."""

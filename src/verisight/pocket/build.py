@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from verisight.data.files import read_json, write_json
 from verisight.models.loading import load_model
@@ -38,7 +40,7 @@ class Stage:
     steps: int
     lr: float
     start: int  # first base scene
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     batch_size: int = 32
 
 
@@ -50,7 +52,14 @@ class Plan:
     tower_steps: int = 1600
     align_steps: int = 200
     stages: tuple[Stage, ...] = (
-        Stage("match", Lesson(checklists=1.0, shuffled=1.0), steps=160, lr=1e-3, start=1_000_000, schedule="constant"),
+        Stage(
+            "match",
+            Lesson(checklists=1.0, shuffled=1.0),
+            steps=160,
+            lr=1e-3,
+            start=1_000_000,
+            schedule="constant",
+        ),
         Stage(
             "clean",
             Lesson(captions=0.40, questions=0.36, checklists=0.12, text_only=0.12, shuffled=0.5),
@@ -137,7 +146,7 @@ def teach(policy: Policy, stage: Stage, *, folder: Path, quiet: bool = False) ->
     )  # fmt: skip
 
 
-def write_encoder(folder: Path, tokenizer: object) -> None:
+def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """The pocket world's sentence encoder: a sentence-transformers model of random word vectors, rare words heavier.
 
     Cosine similarity is then a weighted bag-of-words overlap: a changed object or place lowers it, a changed article

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +14,22 @@ from rich.table import Table
 from torch import nn
 
 from verisight import build
+from verisight.data.readers import read_llava_instruct
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.evaluate.runner import compare, run_benchmark
 from verisight.evaluate.stats import Interval, cluster_bootstrap
 from verisight.models.policy import Policy, Sight
-from verisight.pocket.datasets import Split, scene, write_split
+from verisight.pocket.budget import Budget
+from verisight.pocket.datasets import Split, png, scene, write_split
 from verisight.pocket.language import DETAIL_PROMPTS, read_caption
 from verisight.pocket.scenes import OBJECTS, usual
 from verisight.pocket.vision import patch_features, patch_labels, pixels
 from verisight.progress import track
 from verisight.recipe import Model
+from verisight.sources.offline import Offline
+from verisight.train.loop import Optimization, fit
+from verisight.train.preference import SftStep
 from verisight.types import Decoding, ImageRef, Prompt
 
 _PROBE_SCENES = 3000
@@ -38,16 +44,22 @@ class Finding(NamedTuple):
     found: Interval
     low: float
     high: float
+    whole_interval: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether the value lies in the range."""
-        return self.found.value is not None and self.low <= self.found.value <= self.high
+        """Whether the value (or its whole interval) lies in the range."""
+        numbers = self.found[:3] if self.whole_interval else self.found[:1]
+        return all(number is not None and self.low <= number <= self.high for number in numbers)
 
 
 def check(model: str, *, num: int, folder: Path, quiet: bool = False) -> bool:
-    """Print every property with its 95 % interval and requirement; True if all hold. `num`: test scenes."""
+    """Print every property with its 95 % interval and requirement; True if all hold. `num`: test scenes.
+
+    Answers are kept in a folder below `folder` named by the weights and `num`, and used again there.
+    """
     policy = build.open_model(Model(path=model))
+    folder = folder / f"{_fingerprint(policy)}-{num}"
     data = folder / "data"
     if not (data / "test" / "scenes.json").exists():
         write_split(data, "test", num=num)
@@ -55,6 +67,7 @@ def check(model: str, *, num: int, folder: Path, quiet: bool = False) -> bool:
         probe(policy, num=num, quiet=quiet),
         *_answers(policy, data / "test", folder=folder, num=num, quiet=quiet),
         *blind(policy, quiet=quiet),
+        _taught(policy, data, folder=folder, quiet=quiet),
     ]
     table = Table("property", "value", "95 % interval", "required", "")
     for one in findings:
@@ -106,11 +119,14 @@ def blind(policy: Policy, *, quiet: bool) -> Iterator[Finding]:
 
 def _answers(policy: Policy, split: Path, *, folder: Path, num: int, quiet: bool) -> Iterator[Finding]:
     """Hallucination, recall and yes/no accuracy with the image shown."""
-    truth: dict[str, Any] = {"images": split / "images", "instances": split / "instances.json"}
-    chair = Chair(**truth, captions=split / "captions.json", scenes=split / "scenes.json", max_new_tokens=96)
-    pope = Pope(**truth, captions=split / "captions.json", num_images=num // 2)
+    pope = Pope(
+        images=split / "images",
+        instances=split / "instances.json",
+        captions=split / "captions.json",
+        num_images=num // 2,
+    )
     measured = {}
-    for benchmark in (chair, pope):
+    for benchmark in (_chair(split), pope):
         with track(benchmark.name, total=len(benchmark.items()), unit="items", quiet=quiet) as advance:
             entry = run_benchmark(policy, benchmark, folder=folder, batch_size=64)
             advance(entry["num_items"])
@@ -125,6 +141,42 @@ def _answers(policy: Policy, split: Path, *, folder: Path, num: int, quiet: bool
     easy, hard = measured["random/accuracy"], measured["adversarial/accuracy"]
     gap = Interval((easy.value or 0) - (hard.value or 0), None, None, easy.num)
     yield Finding("POPE random - adversarial", gap, 0.08, 1.0)
+
+
+def _taught(policy: Policy, data: Path, *, folder: Path, quiet: bool) -> Finding:
+    """Change of CHAIR_i by supervised training on true answers at the demo's budget: is there something to learn?
+
+    Trains `policy` itself, so it comes last.
+    """
+    budget = Budget()
+    preference = write_split(data, "preference", num=budget.scenes)
+    read = read_llava_instruct(preference / "llava_instruct.json", image_root=preference / "images")
+    policy.tune(None, train_projector=True)
+    fit(
+        policy,
+        Offline(read.pairs, seed=0),
+        SftStep(policy),
+        optimization=Optimization(steps=budget.steps, batch_size=budget.batch_size, lr=budget.lr),
+        folder=folder / "sft",
+        label="sft on true answers",
+        quiet=quiet,
+    )
+    with track("chair again", total=1, unit="runs", quiet=quiet) as advance:
+        run_benchmark(policy, _chair(data / "test"), folder=folder / "sft", batch_size=64)
+        advance()
+    change = compare(folder, folder / "sft")["chair"]["chair_i"]
+    found = Interval(change["value"], change["low"], change["high"], change["num"])
+    return Finding("CHAIR_i after SFT on true answers, change", found, -1.0, -1e-9, whole_interval=True)
+
+
+def _chair(split: Path) -> Chair:
+    return Chair(
+        images=split / "images",
+        instances=split / "instances.json",
+        captions=split / "captions.json",
+        scenes=split / "scenes.json",
+        max_new_tokens=96,
+    )
 
 
 def _cells(
@@ -148,10 +200,15 @@ def _cells(
 
 
 def _ask(index: int) -> Prompt:
-    from verisight.pocket.datasets import png
-
     one = scene("test", index)
     return Prompt(f"blind/{one.uid}", (ImageRef(data=png(one)),), DETAIL_PROMPTS[0])
+
+
+def _fingerprint(policy: Policy) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _share(values: list[float], clusters: list[str]) -> Interval:
@@ -163,9 +220,8 @@ def _text(number: float | None) -> str:
 
 
 def _range(one: Finding) -> str:
+    if one.high < 0:
+        return "< 0"
     if (one.low, one.high) == (0.0, 1.0):
         return ""
     return f">= {100 * one.low:.0f}" if one.high == 1.0 else f"{100 * one.low:.0f} to {100 * one.high:.0f}"
-
-
-__all__ = ["Finding", "blind", "check", "compare", "probe"]

@@ -11,7 +11,17 @@ import numpy as np
 
 from verisight.data.files import write_atomic, write_json
 from verisight.pocket.language import DETAIL_PROMPTS, Narrator, asked_objects
-from verisight.pocket.scenes import CELL_SIZE, CELLS, GRID, IMAGE_SIZE, OBJECTS, Scene, draw_scene, render, usual
+from verisight.pocket.scenes import (
+    CELL_SIZE,
+    CELLS,
+    GRID,
+    IMAGE_SIZE,
+    OBJECTS,
+    Scene,
+    draw_scene,
+    render,
+    usual,
+)
 
 Split = Literal["base", "preference", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("base", "preference", "validation", "test")

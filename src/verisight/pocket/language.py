@@ -161,9 +161,18 @@ def corpus() -> list[str]:
     for name, other in pairwise((*OBJECTS, OBJECTS[0])):
         scene = Scene(0, "street", (Placed(name, 0, 32, 0, 0),), 0)
         for asked in (name, other):
-            lines += [line for long in (True, False) for line in Narrator().existence(scene, rng, name=asked, long=long)]
-        lines += [f"{with_article(name).capitalize()}.", f"Where is the {name}?", f"{with_article(name)} can be seen"]
-        lines += [f"There is {with_article(name)} in the top left.", f"{with_article(name).capitalize()} can be seen."]
+            lines += [
+                line for long in (True, False) for line in Narrator().existence(scene, rng, name=asked, long=long)
+            ]
+        lines += [
+            f"{with_article(name).capitalize()}.",
+            f"Where is the {name}?",
+            f"{with_article(name)} can be seen",
+        ]
+        lines += [
+            f"There is {with_article(name)} in the top left.",
+            f"{with_article(name).capitalize()} can be seen.",
+        ]
     for cell in CELLS:
         lines += [f"In the {cell} there is a dog.", f"In the {cell}.", f"What is in the {cell}?"]
     return [" " + line for line in lines]

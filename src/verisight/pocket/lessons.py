@@ -72,7 +72,9 @@ class Lessons:
 def conversation(one: Scene, turns: list[tuple[str, str]], *, shown: bool = True) -> Pair:
     """Questions and answers about one scene as one supervised multi-turn row."""
     (question, answer), rest = turns[0], turns[1:]
-    follow_up = [Message(role, text) for turn in rest for role, text in zip(("user", "assistant"), turn, strict=True)]
+    follow_up: list[Message] = []
+    for asked, told in rest:
+        follow_up += [Message("user", asked), Message("assistant", told)]
     images = (ImageRef(data=_bitmap(one)),) if shown else ()
     prompt = Prompt(str(one.uid), images, question, split_group=str(one.uid), provenance=f"pocket scene {one.uid}")
     return Pair(prompt, Answer(answer, tuple(follow_up)), origin="pocket")

@@ -47,14 +47,46 @@ OBJECTS = tuple(ICONS)
 
 # Objects of each kind of place, most frequent first.
 KINDS = {
-    "street": ("car", "person", "traffic light", "bus", "bicycle", "truck", "motorcycle", "stop sign", "handbag"),
+    "street": (
+        "car",
+        "person",
+        "traffic light",
+        "bus",
+        "bicycle",
+        "truck",
+        "motorcycle",
+        "stop sign",
+        "handbag",
+    ),
     "kitchen": ("bowl", "bottle", "cup", "knife", "banana", "spoon", "apple", "pizza", "carrot", "cake"),
     "farm": ("cow", "horse", "sheep", "dog", "truck", "bird", "cat", "train", "orange"),
     "savanna": ("zebra", "elephant", "giraffe", "bird", "bear", "backpack", "airplane", "person"),
-    "office": ("laptop", "keyboard", "mouse", "book", "cell phone", "chair", "clock", "tie", "scissors", "cup"),
+    "office": (
+        "laptop",
+        "keyboard",
+        "mouse",
+        "book",
+        "cell phone",
+        "chair",
+        "clock",
+        "tie",
+        "scissors",
+        "cup",
+    ),
     "park": ("dog", "kite", "bicycle", "frisbee", "person", "bird", "skateboard", "sports ball", "sandwich"),
     "beach": ("umbrella", "surfboard", "boat", "person", "sports ball", "suitcase", "kite", "donut"),
-    "living room": ("couch", "tv", "potted plant", "vase", "cat", "book", "teddy bear", "clock", "bed", "wine glass"),
+    "living room": (
+        "couch",
+        "tv",
+        "potted plant",
+        "vase",
+        "cat",
+        "book",
+        "teddy bear",
+        "clock",
+        "bed",
+        "wine glass",
+    ),
 }
 
 _GROUND = {  # RGB at the top and at the bottom of the picture

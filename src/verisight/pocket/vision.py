@@ -22,9 +22,7 @@ def shuffled(one: Scene) -> Scene:
     """The scene with objects drawn uniformly from the whole world: nothing to guess from the place."""
     rng = np.random.default_rng([WORLD_SEED, 79, one.uid])
     names = rng.choice(OBJECTS, size=len(one.placed), replace=False)
-    return replace(
-        one, placed=tuple(replace(p, name=str(name)) for p, name in zip(one.placed, names, strict=True))
-    )
+    return replace(one, placed=tuple(replace(p, name=str(name)) for p, name in zip(one.placed, names, strict=True)))
 
 
 def train_tower(model: Any, processor: Any, *, steps: int, advance: Callable[..., None], lr: float = 1.5e-3) -> None:

@@ -1,0 +1,1 @@
+"""Runs, the demo and the report."""

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from verisight import build
+from verisight.pocket.budget import Budget
 from verisight.pocket.datasets import write_split
 from verisight.recipe import Recipe
 from verisight.study.report import Arm, comparison, terminal_table, write_report
@@ -20,20 +21,15 @@ from verisight.study.run import evaluate, open_run, train
 class Size:
     """How much the demo does. The defaults take under five minutes on two cores."""
 
-    scenes: int = 600  # preference scenes, two rows each
+    budget: Budget = Budget()
     test: int = 1000  # test scenes described
     pope_images: int = 150  # test scenes asked about, 18 questions each
-    steps: int = 120
-    batch_size: int = 16
 
 
-LR = 1e-4
 BETA = 0.1
 
 
-def run_demo(
-    out: Path, *, seed: int = 0, size: Size | None = None, model: str = "pocket", quiet: bool = False
-) -> Path:
+def run_demo(out: Path, *, seed: int = 0, size: Size | None = None, model: str = "pocket", quiet: bool = False) -> Path:
     """Run the demo in `out` (a killed one continues) and return the path of report.html.
 
     The three models (base, BDHS-DPO, SFT on the chosen answers with the same rows, steps, batch and learning rate)
@@ -66,13 +62,19 @@ def run_demo(
 def _write_data(folder: Path, size: Size) -> Path:
     """The demo's splits, written once."""
     if not (folder / "test" / "scenes.json").exists():
-        write_split(folder, "preference", num=size.scenes)
+        write_split(folder, "preference", num=size.budget.scenes)
         write_split(folder, "test", num=size.test)
     return folder.resolve()
 
 
 def _recipe(
-    output: Path, source: dict[str, Any], objective: dict[str, Any], data: Path, seed: int, size: Size, model: str
+    output: Path,
+    source: dict[str, Any],
+    objective: dict[str, Any],
+    data: Path,
+    seed: int,
+    size: Size,
+    model: str,
 ) -> Recipe:
     truth = {
         "images": data / "test" / "images",
@@ -85,7 +87,12 @@ def _recipe(
         "model": {"path": model, "tune": {"kind": "full"}},
         "source": source,
         "objective": objective,
-        "train": {"steps": size.steps, "batch_size": size.batch_size, "lr": LR, "checkpoint_every": 40},
+        "train": {
+            "steps": size.budget.steps,
+            "batch_size": size.budget.batch_size,
+            "lr": size.budget.lr,
+            "checkpoint_every": 40,
+        },
         "evaluate": [
             {"kind": "chair", **truth, "scenes": data / "test" / "scenes.json", "max_new_tokens": 96},
             {"kind": "pope", **truth, "num_images": size.pope_images, "seed": 0},

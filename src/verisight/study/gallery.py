@@ -21,8 +21,8 @@ from verisight.study.marks import Piece, changed_words, named_objects, num_words
 from verisight.study.tables import Arm
 from verisight.types import ImageRef, Pair
 
-SHOWN_SIZE = 144  # pixels: the shorter side of a small picture on the page is at least this
-_LARGE_SIZE = 400  # pixels: longer sides are scaled down to this before they are embedded
+SHOWN_SIZE = 144  # pixels: smaller pictures are shown enlarged, the shorter side at least this long
+LARGE_SIZE = 400  # pixels: no side is shown longer than this
 _CHANGED_SHARE = 4  # one answer in this many is shown because it changed most
 
 
@@ -180,16 +180,16 @@ def embed(ref: ImageRef, *, alt: str) -> Picture:
     except ImageError as error:
         return Picture(alt, problem=error.reason)
     buffer = io.BytesIO()
-    if min(image.size) < SHOWN_SIZE:
-        factor = math.ceil(SHOWN_SIZE / min(image.size))
+    factor = min(math.ceil(SHOWN_SIZE / min(image.size)), LARGE_SIZE // max(image.size))
+    if factor > 1:
+        kind = "png"
         image.save(buffer, format="PNG", optimize=True)
-        kind, width, height = "png", image.width * factor, image.height * factor
     else:
-        image.thumbnail((_LARGE_SIZE, _LARGE_SIZE), Image.Resampling.LANCZOS)
+        kind, factor = "jpeg", 1
+        image.thumbnail((LARGE_SIZE, LARGE_SIZE), Image.Resampling.LANCZOS)
         image.save(buffer, format="JPEG", quality=85)
-        factor, kind, (width, height) = 1, "jpeg", image.size
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(alt, uri, width, height, pixelated=factor > 1)
+    return Picture(alt, uri, image.width * factor, image.height * factor, pixelated=factor > 1)
 
 
 def _resolved(round_: int, guided: bool, similarities: Sequence[float | None], *, total: int) -> Resolved:

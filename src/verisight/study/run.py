@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from verisight import build
-from verisight.data.files import claim_run_folder, write_atomic, write_json
+from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
+from verisight.data.images import ImageChecker
 from verisight.data.readers import enforce_bad_fraction
 from verisight.data.records import read_pairs, write_pairs
 from verisight.evaluate.runner import run_benchmark
@@ -24,13 +25,18 @@ from verisight.train.loop import fit
 from verisight.types import Benchmark, Pair, UserError
 
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
+_WRITTEN_FIRST = frozenset({MARKER, "recipe.yaml", "environment.json", "bad_rows.jsonl"})  # before any work
 
 
 def open_run(recipe: Recipe) -> Path:
-    """Check everything a user wrote and claim the run folder (or continue in it). No model is loaded."""
+    """Check everything a user wrote and claim the run folder (or continue in it). No model is loaded.
+
+    A folder whose run was refused before it did any work may be claimed by a changed recipe.
+    """
     check_files(recipe)
     check_model(recipe.model.path)
     folder = recipe.output
+    _forget_refused(folder)
     claim_run_folder(folder, recipe_hash(recipe))
     write_atomic(folder / "recipe.yaml", dump(recipe))
     write_json(
@@ -41,11 +47,26 @@ def open_run(recipe: Recipe) -> Path:
     return folder
 
 
-def pairs(recipe: Recipe, *, policy: Policy | None = None, quiet: bool = False) -> list[Pair]:
-    """The pairs of a source that is generated beforehand: written once to pairs.parquet, then read.
+def _forget_refused(folder: Path) -> None:
+    names = os.listdir(folder) if folder.is_dir() else []
+    if MARKER in names and _WRITTEN_FIRST.issuperset(names):
+        for name in sorted(names, key=MARKER.__eq__):  # the marker last: a kill leaves a folder that is still known
+            (folder / name).unlink()
 
-    `policy` is the untouched starting model, opened here if absent.
-    """
+
+def open_benchmarks(recipe: Recipe) -> list[Benchmark]:
+    """The recipe's benchmarks. Their files are read and their pictures decoded once, before any model loads."""
+    benchmarks = [build.benchmark(node) for node in recipe.evaluate]
+    check = ImageChecker(decode=True)
+    for one in benchmarks:
+        for item in one.items():
+            for image in item.prompt.images:
+                check(image)
+    return benchmarks
+
+
+def pairs(recipe: Recipe, *, quiet: bool = False) -> list[Pair]:
+    """The pairs of a source that is generated beforehand: written once to pairs.parquet, then read."""
     if not isinstance(recipe.source, Generated):
         raise UserError(f"source.kind: found {recipe.source.kind}, whose pairs exist already; accepted: generated")
     folder, source = open_run(recipe), recipe.source
@@ -53,15 +74,19 @@ def pairs(recipe: Recipe, *, policy: Policy | None = None, quiet: bool = False) 
     if target.exists():
         return list(read_pairs(target, check_images=False).pairs)
     rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
-    policy = policy or build.open_model(recipe.model)
+    hallucinate = build.hallucinate(source.negatives)
+    policy = build.open_model(recipe.model)
     journal = folder / "negatives.jsonl"
     with track("pairs", total=len(rows), unit="pairs", quiet=quiet) as advance:
         made, bad = generate_pairs(
-            policy, rows, build.hallucinate(source.negatives), origin=build.origin(source.negatives),
+            policy, rows, hallucinate, origin=build.origin(source.negatives),
             seed=recipe.seed, batch_size=source.negatives.batch_size, journal=journal, advance=advance,
         )  # fmt: skip
     enforce_bad_fraction(
-        bad, num_rows=len(rows), max_bad_fraction=max(recipe.max_bad_fraction, 0.05), log=folder / "equal_pairs.jsonl"
+        bad,
+        num_rows=len(rows),
+        max_bad_fraction=max(recipe.max_bad_fraction, 0.05),
+        log=folder / "equal_pairs.jsonl",
     )
     write_pairs(target, made)
     journal.unlink()
@@ -74,24 +99,36 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     model = folder / "model"
     if model.exists():
         return model
-    policy = build.open_model(recipe.model)
+    open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     if isinstance(recipe.source, Generated) and recipe.source.when == "offline":
-        rows = pairs(recipe, policy=policy, quiet=quiet)
+        rows = pairs(recipe, quiet=quiet)
     else:
         rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
-    build.tune(policy, recipe.model)
+    source = build.online_source(recipe, rows)
+    policy = build.open_model(recipe.model)
+    build.tune(policy, recipe.model, seed=recipe.seed)
+    optimization = build.optimization(recipe.train, num_pairs=len(rows))
     fit(
         policy,
-        build.online_source(recipe, rows),
+        source,
         build.step(recipe, policy),
-        optimization=build.optimization(recipe.train, num_pairs=len(rows)),
+        optimization=optimization,
         folder=folder,
         label=f"train ({recipe.objective.kind})",
         quiet=quiet,
     )
+    _summarise(folder, num_pairs=len(rows))
     save_model(policy, model)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return model
+
+
+def _summarise(folder: Path, *, num_pairs: int) -> None:
+    """summary.json: how much was trained on, for how long, and the first and last row of metrics.jsonl."""
+    rows = read_jsonl(folder / "metrics.jsonl")
+    seconds = round(sum(row["seconds"] for row in rows), 3)
+    found = {"num_pairs": num_pairs, "steps": len(rows), "seconds": seconds, "first": rows[0], "last": rows[-1]}
+    write_json(folder / "summary.json", found)
 
 
 def save_model(policy: Policy, folder: Path) -> None:
@@ -103,7 +140,12 @@ def save_model(policy: Policy, folder: Path) -> None:
 
 
 def evaluate(
-    policy: Policy, benchmarks: Sequence[Benchmark], *, folder: Path, batch_size: int = 64, quiet: bool = False
+    policy: Policy,
+    benchmarks: Sequence[Benchmark],
+    *,
+    folder: Path,
+    batch_size: int = 64,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model."""
     summaries = {}
@@ -131,7 +173,5 @@ def evaluate_run(recipe: Recipe, *, quiet: bool = False) -> tuple[Path, dict[str
     trained = (folder / "model").exists()
     model = recipe.model.model_copy(update={"path": str(folder / "model")}) if trained else recipe.model
     target = folder if trained else folder / "base"
-    benchmarks = [build.benchmark(node) for node in recipe.evaluate]
-    for one in benchmarks:
-        one.items()  # what is wrong with their files is said before a model loads
+    benchmarks = open_benchmarks(recipe)
     return target, evaluate(build.open_model(model), benchmarks, folder=target, quiet=quiet)

@@ -92,7 +92,6 @@ METRICS = (
     Metric("chair", "position_accuracy", "Positions right", "placed objects put where they are", "higher"),
     Metric("chair", "typical_fraction", "Typical", "made-up objects that are typical of the scene", "neutral"),
     Metric("chair", "length_words", "Length", "words an answer", "neutral", percent=False),
-    Metric("chair", "truncated_fraction", "Cut off", "answers ended by the token limit", "neutral"),
     Metric("pope", "random/accuracy", "Accuracy, random", "absent objects drawn at random", "higher"),
     Metric("pope", "popular/accuracy", "Accuracy, popular", "absent objects that are common", "higher"),
     Metric("pope", "adversarial/accuracy", "Accuracy, adversarial", "absent objects that usually go along", "higher"),

@@ -1,0 +1,201 @@
+"""Sampling against Hugging Face's generate(), closed-form distributions, and plain forwards without hidden tokens."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import CHOSEN, prompt, tiny_policy
+
+from verisight.data.images import load_image
+from verisight.models.policy import Sight
+from verisight.negatives.views import Masked
+from verisight.types import Decoding, Prompt
+
+GREEDY = Decoding(max_new_tokens=16, temperature=0.0)
+WARM = Decoding(max_new_tokens=12, temperature=1.0)
+PROMPTS = [
+    prompt(0),
+    prompt(1, "Is there a dog?"),
+    prompt(2, "What color is the cow in the top left of the image?"),
+    Prompt("text", (), "What color is it?"),
+]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """The tiny policy with louder image features, so that what is hidden matters."""
+    policy = tiny_policy()
+    with torch.no_grad():
+        policy.core.model.multi_modal_projector.linear_2.weight.mul_(10)
+    return policy
+
+
+def tokens(drawn):
+    return [[sampled.token_ids for sampled in row] for row in drawn]
+
+
+def cut(ids, eos_id):
+    return tuple(ids[: ids.index(eos_id)] if eos_id in ids else ids)
+
+
+def test_greedy_is_generate(policy):
+    processor = policy.encoder.processor
+    processor.tokenizer.padding_side = "left"
+    fields = processor(
+        text=["<s>USER: " + "<image> " * len(p.images) + f"{p.text} ASSISTANT:" for p in PROMPTS],
+        images=[load_image(ref) for p in PROMPTS for ref in p.images],
+        return_tensors="pt", padding=True,
+    )  # fmt: skip
+    with torch.inference_mode():
+        out = policy.core.generate(**fields, do_sample=False, max_new_tokens=16)
+    new = out[:, fields["input_ids"].shape[1] :].tolist()
+    expected = [[cut(ids, policy.encoder.eos_id)] for ids in new]
+    assert tokens(policy.sample(PROMPTS, decoding=GREEDY, seed=0)) == expected
+    assert len({str(row) for row in expected}) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, WARM, replace(WARM, top_p=0.7)])
+@pytest.mark.parametrize("sights", [None, [Sight(np.arange(16) % 3 == 0)] * 3 + [Sight()]])
+def test_answers_do_not_depend_on_the_batch(policy, decoding, sights):
+    whole = tokens(policy.sample(PROMPTS, decoding=decoding, seed=7, num=3, sights=sights))
+    for size in (1, 5):
+        assert tokens(policy.sample(PROMPTS, decoding=decoding, seed=7, num=3, sights=sights, batch_size=size)) == whole
+    back = policy.sample(
+        PROMPTS[::-1], decoding=decoding, seed=7, num=3, sights=sights[::-1] if sights else None, batch_size=4
+    )
+    assert tokens(back)[::-1] == whole
+
+
+def test_answers_depend_on_seed_uid_and_number(policy):
+    def one(uid="a", seed=0):
+        [row] = tokens(policy.sample([replace(PROMPTS[0], uid=uid)], decoding=WARM, seed=seed, num=2))
+        return row
+
+    assert one() == one()
+    assert len({*one(), *one(seed=1), *one(uid="b")}) == 6
+
+
+def test_num_answers_are_in_their_prompts_order(policy):
+    two = policy.sample(PROMPTS, decoding=WARM, seed=3, num=2, batch_size=3)
+    for row, alone in zip(two, PROMPTS, strict=True):
+        assert tokens([row]) == tokens(policy.sample([alone], decoding=WARM, seed=3, num=2))
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.4), (0.7, 0.6)])
+def test_tokens_follow_the_closed_form_distribution(policy, temperature, top_p):
+    num = 3000
+    fields = policy.encoder.processor(text=f"<s>USER: {PROMPTS[3].text} ASSISTANT:", return_tensors="pt")
+    with torch.inference_mode():
+        logits = policy.core(**fields).logits[0, -1].double().numpy()
+    p = np.exp((logits - logits.max()) / temperature)
+    p /= p.sum()
+    order = np.argsort(-p)
+    size = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1  # the smallest set that reaches top_p
+    nucleus = {int(i): p[i] / p[order[:size]].sum() for i in order[:size]}
+    decoding = Decoding(max_new_tokens=1, temperature=temperature, top_p=top_p)
+    [row] = policy.sample(PROMPTS[3:], decoding=decoding, seed=0, num=num, batch_size=num)
+    counts = Counter(s.token_ids[0] if s.token_ids else policy.encoder.eos_id for s in row)
+    assert counts.keys() <= nucleus.keys()
+    common = [i for i, share in nucleus.items() if num * share >= 5]
+    rare = num * (1 - sum(nucleus[i] for i in common))
+    chi_square = sum((counts[i] - num * nucleus[i]) ** 2 / (num * nucleus[i]) for i in common)
+    if rare > 5:
+        chi_square += (num - sum(counts[i] for i in common) - rare) ** 2 / rare
+    assert len(common) > 5
+    assert abs(chi_square - len(common)) < 4 * np.sqrt(2 * len(common))
+
+
+def test_branches_stop_after_a_sentence_and_samples_do_not(policy):
+    long = replace(WARM, max_new_tokens=60)
+    ends, eos = policy.sentence_ends, policy.encoder.eos_id
+    texts = policy.encoder.tokenizer.batch_decode([[i] for i in sorted(ends)])
+    assert {"."} < set(texts)
+    assert all(any(mark in text for mark in ".!?") for text in texts)
+    rows = [prompt(0)] * 8
+    prefix = policy.encoder.text_tokens(rows[0], "There is")[0]
+    branched = [s for row in policy.branch(rows, [[prefix] * 2] * 8, decoding=long, seed=1) for s in row]
+    closed = [s for s in branched if s.token_ids and s.token_ids[-1] in ends]
+    assert len(closed) > 3
+    for s in branched:
+        assert not ends & set(s.token_ids[:-1])
+        assert s.truncated == (s.num_tokens == 60 and s not in closed)
+    sampled = [s for row in policy.sample([prompt(0)], decoding=long, seed=1, num=16) for s in row]
+    assert any(ends & set(s.token_ids[:-1]) for s in sampled)
+    assert {s.truncated for s in sampled} == {True, False}
+    assert all(s.truncated == (s.num_tokens == 60) for s in sampled)
+    assert not any(eos in s.token_ids for s in (*branched, *sampled))
+
+
+def test_a_branch_continues_its_own_prefix(policy):
+    """The greedy answer, taken up at any of its tokens, goes on as it did."""
+    rows = PROMPTS[:2]
+    answers = [row[0] for row in tokens(policy.sample(rows, decoding=GREEDY, seed=0))]
+    cuts = [[0, 2, 5], [1, 4]]
+    prefixes = [[ids[:at] for at in row] for ids, row in zip(answers, cuts, strict=True)]
+    drawn = tokens(policy.branch(rows, prefixes, decoding=replace(GREEDY, max_new_tokens=5), seed=0, batch_size=2))
+    for ids, row, ats in zip(answers, drawn, cuts, strict=True):
+        for at, new in zip(ats, row, strict=True):
+            ends = [i for i, token in enumerate(ids[at : at + 5]) if token in policy.sentence_ends]
+            assert new == ids[at : at + 5][: ends[0] + 1 if ends else 5]
+
+
+def without_hidden(policy, row, keep, prefix, *, mode, steps):
+    """Greedy tokens from a sequence that never held the hidden image tokens: plain forwards, no cache, no padding."""
+    core, encoder = policy.core, policy.encoder
+    fields = encoder.processor(
+        text=f"<s>USER: <image> {row.text} ASSISTANT:", images=[load_image(row.images[0])], return_tensors="pt"
+    )
+    ids = torch.tensor([*fields["input_ids"][0].tolist(), *prefix])
+    with torch.inference_mode():
+        embeds = core.get_input_embeddings()(ids)
+        embeds[ids == encoder.image_token_id] = core.model.get_image_features(fields["pixel_values"]).pooler_output[0]
+        kept = torch.ones(len(ids), dtype=torch.bool)
+        kept[ids == encoder.image_token_id] = torch.tensor(keep)
+        positions = torch.arange(len(ids))[kept] if mode == "original" else torch.arange(int(kept.sum()))
+        embeds, new = embeds[kept][None], []
+        for _ in range(steps):
+            hidden = core.model.language_model(
+                inputs_embeds=embeds, position_ids=positions[None], attention_mask=torch.ones(1, len(positions))
+            ).last_hidden_state
+            new.append(int(core.lm_head(hidden[0, -1]).argmax()))
+            embeds = torch.cat([embeds, core.get_input_embeddings()(torch.tensor([new[-1:]]))], dim=1)
+            positions = torch.cat([positions, positions[-1:] + 1])
+    return cut(new, encoder.eos_id)
+
+
+def test_hiding_image_tokens_is_dropping_them(policy):
+    rng = np.random.default_rng(0)
+    rows = PROMPTS[:3]
+    prefixes = [policy.encoder.text_tokens(row, text)[0] for row, text in zip(rows, ("The", CHOSEN, ""), strict=True)]
+    made = {}
+    for mode in ("original", "compact"):
+        for rho in (0.0, 0.5, 0.9, 1.0):
+            keeps = [rng.random(16) >= rho for _ in rows]
+            sights = [Sight(keep, mode) for keep in keeps]
+            drawn = tokens(policy.branch(rows, [[p] for p in prefixes], decoding=GREEDY, seed=0, sights=sights))
+            expected = [
+                without_hidden(policy, row, keep, prefix, mode=mode, steps=16)
+                for row, keep, prefix in zip(rows, keeps, prefixes, strict=True)
+            ]
+            for [got], want in zip(drawn, expected, strict=True):
+                assert len(got) > 0
+                assert got == want[: len(got)]
+            made[mode, rho] = [got for [got] in drawn]
+    assert made["original", 1.0] != made["compact", 1.0]
+    assert made["original", 0.0] == made["compact", 0.0] != made["original", 1.0]
+
+
+@pytest.mark.parametrize(("rho", "low", "high"), [(0.0, 0, 0), (0.9, 0.88, 0.92), (0.99, 0.983, 0.996), (1.0, 1, 1)])
+def test_the_mask_hides_the_share_rho(rho, low, high):
+    rng = np.random.default_rng(0)
+    keep = Masked(rho).draw(num_image_tokens=5000, rng=rng).keep
+    assert low <= 1 - keep.mean() <= high
+    assert 0 < rho < 1 or np.array_equal(keep, Masked(rho).draw(num_image_tokens=5000, rng=rng).keep)
+
+
+def test_more_or_fewer_flags_than_image_tokens_are_an_error(policy):
+    for num in (15, 17):
+        with pytest.raises(AssertionError, match="one keep flag per image token"):
+            policy.sample([prompt(0)], decoding=GREEDY, seed=0, sights=[Sight(np.ones(num, dtype=bool))])
