@@ -34,10 +34,8 @@ def open_model(model: recipe.Model) -> Policy:
     try:
         opened, processor = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
     except OSError as error:  # Hugging Face's word for a hub id that is unknown or out of reach
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model.path: {model.path} does not open ({reason}); accepted: a model folder, a hub id or 'pocket'"
-        ) from error
+        reason, accepted = str(error).strip().splitlines()[0], "a model folder, a hub id within reach or 'pocket'"
+        raise UserError(f"model.path: {model.path} does not open ({reason}); accepted: {accepted}") from error
     return Policy(opened.to("cuda") if torch.cuda.is_available() else opened, processor)
 
 

@@ -26,14 +26,14 @@ def about() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo's runs.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(help="Folder of the demo; default runs/demo-SEED.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of pairs and training.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Align the built-in model on a CPU: BDHS pairs, DPO, the SFT control, before and after, an HTML report."""
     from verisight.study.demo import run_demo
 
-    run_demo(out, seed=seed, quiet=quiet)
+    run_demo(out or Path(f"runs/demo-{seed}"), seed=seed, quiet=quiet)
 
 
 @app.command()

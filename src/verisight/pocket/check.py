@@ -187,7 +187,8 @@ def _cells(
     for start in range(0, num, _BATCH):
         scenes = [scene(split, index) for index in range(start, min(num, start + _BATCH))]
         with torch.inference_mode():
-            patches = patch_features(policy.core, pixels(policy.encoder.processor, scenes))
+            images = pixels(policy.encoder.processor, scenes).to(policy.core.device)
+            patches = patch_features(policy.core, images).cpu()
         named = patch_labels(scenes, side=side)
         for one, vectors, names in zip(scenes, patches, named, strict=True):
             for item in one.placed:
@@ -207,7 +208,7 @@ def _ask(index: int) -> Prompt:
 def _fingerprint(policy: Policy) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""One run: pairs, training, evaluation. Each part writes its facts into the run folder and can be killed and resumed."""
+"""One run: pairs, training, evaluation. Each part writes facts into the run folder and can be killed and resumed."""
 
 from __future__ import annotations
 
