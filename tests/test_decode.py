@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CHOSEN, prompt, tiny_policy
 
+from tiny import CHOSEN, prompt, tiny_policy
 from verisight.data.images import load_image
 from verisight.models.policy import Sight
 from verisight.negatives.views import Masked
@@ -83,7 +83,7 @@ def test_num_answers_are_in_their_prompts_order(policy):
         assert tokens([row]) == tokens(policy.sample([alone], decoding=WARM, seed=3, num=2))
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.4), (0.7, 0.6)])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (0.7, 0.6), (0.3, 0.7)])
 def test_tokens_follow_the_closed_form_distribution(policy, temperature, top_p):
     num = 3000
     fields = policy.encoder.processor(text=f"<s>USER: {PROMPTS[3].text} ASSISTANT:", return_tensors="pt")
@@ -103,8 +103,14 @@ def test_tokens_follow_the_closed_form_distribution(policy, temperature, top_p):
     chi_square = sum((counts[i] - num * nucleus[i]) ** 2 / (num * nucleus[i]) for i in common)
     if rare > 5:
         chi_square += (num - sum(counts[i] for i in common) - rare) ** 2 / rare
-    assert len(common) > 5
+    assert len(common) > 3
     assert abs(chi_square - len(common)) < 4 * np.sqrt(2 * len(common))
+
+
+def test_a_nucleus_of_one_token_is_greedy(policy):
+    """The token that crosses top_p belongs to the nucleus, so it is never empty."""
+    greedy = policy.sample(PROMPTS, decoding=GREEDY, seed=0)
+    assert policy.sample(PROMPTS, decoding=replace(GREEDY, temperature=1.0, top_p=1e-6), seed=0) == greedy
 
 
 def test_branches_stop_after_a_sentence_and_samples_do_not(policy):

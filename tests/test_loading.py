@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from tiny import pair, prompt, tiny_policy
 
+from tiny import pair, prompt, tiny_policy
 from verisight.models.loading import check_model, load_model
 from verisight.models.policy import LoraSettings, Policy
 from verisight.types import Decoding, UserError
@@ -132,7 +132,7 @@ def test_saved_adapters_come_back_on_their_base_and_on_each_other(tmp_path, trai
         assert_same(policy, again)
         policy, name = again, str(folder)
     shutil.rmtree(tmp_path / "first")
-    with pytest.raises(UserError, match="no folder .*first"):
+    with pytest.raises(UserError, match=r"no folder .*first"):
         check_model(name)
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CHOSEN, REJECTED, pair, picture, prompt, tiny_policy
 
+from tiny import CHOSEN, REJECTED, pair, picture, prompt, tiny_policy
 from verisight.data.images import load_image
 from verisight.models.encoding import Encoder
 from verisight.models.policy import LoraSettings, Policy, Reference, Sight
@@ -138,20 +138,28 @@ def test_an_answers_beginning_has_the_tokens_that_are_scored(make):
     assert "".join("Yes it is."[left:right] for left, right in spans) == "Yes it is."
 
 
+def reference_scores(policy, row, mode):
+    return Reference(policy, mode=mode).score([Group(row, (SHORT,))]).logp_sum.tolist()
+
+
+def beginning(policy, row):
+    return policy.encoder.text_tokens(row, "The image shows")[0]
+
+
 def greedy_tokens(draw):
     return [sampled.token_ids for row in draw for sampled in row]
 
 
-GREEDY = Decoding(max_new_tokens=24, temperature=0.0)
+GREEDY = Decoding(max_new_tokens=12, temperature=0.0)
 LOOKERS = {
     "score": lambda policy, row, _: policy.score([Group(row, (SHORT,))]).logp_sum.tolist(),
-    "adapter_off": lambda policy, row, _: Reference(policy, mode="adapter_off").score([Group(row, (SHORT,))])[0].tolist(),
-    "frozen_copy": lambda policy, row, _: Reference(policy, mode="frozen_copy").score([Group(row, (SHORT,))])[0].tolist(),
+    "adapter_off": lambda policy, row, _: reference_scores(policy, row, "adapter_off"),
+    "frozen_copy": lambda policy, row, _: reference_scores(policy, row, "frozen_copy"),
     "sample": lambda policy, row, sight: greedy_tokens(policy.sample([row], decoding=GREEDY, seed=0, sights=[sight])),
     "branch": lambda policy, row, sight: greedy_tokens(
-        policy.branch([row], [[policy.encoder.text_tokens(row, "The image shows")[0]]], decoding=GREEDY, seed=0, sights=[sight])
+        policy.branch([row], [[beginning(policy, row)]], decoding=GREEDY, seed=0, sights=[sight])
     ),
-}  # fmt: skip
+}
 
 
 def loud(policy, *, gain):
@@ -166,12 +174,12 @@ def loud(policy, *, gain):
 @pytest.mark.parametrize("looker", LOOKERS)
 def test_the_image_is_seen_and_only_through_its_visible_tokens(looker):
     look = LOOKERS[looker]
-    rows = [replace(prompt(0), images=(picture(seed),)) for seed in range(6)]
+    rows = [replace(prompt(0), images=(picture(seed),)) for seed in range(4)]
     lora = LoraSettings(r=2, alpha=4)
     seeing, blind = loud(tiny_policy(), gain=30.0), loud(tiny_policy(), gain=0.0)
     for policy in (seeing, blind):
         policy.tune(lora, train_projector=True)
-    assert len({str(look(seeing, row, Sight())) for row in rows}) > 3
+    assert len({str(look(seeing, row, Sight())) for row in rows}) > 2
     assert len({str(look(blind, row, Sight())) for row in rows}) == 1
     if looker in ("sample", "branch"):
         hidden = Sight(np.zeros(16, dtype=bool))
@@ -261,7 +269,7 @@ def test_a_processor_that_cannot_serve_is_refused():
 
 def test_a_template_whose_prompt_is_no_prefix_is_refused():
     processor = tiny_policy().encoder.processor
-    processor.chat_template += "{{ '' if add_generation_prompt else ' bye' }}"
-    processor.chat_template = processor.chat_template.replace("'ASSISTANT:' }}{% endif %}{{ ''", "'BOT:' }}{% endif %}{{ ''")
+    head, _, tail = processor.chat_template.rpartition("'ASSISTANT:'")
+    processor.chat_template = f"{head}'BOT:'{tail}"
     with pytest.raises(UserError, match="does not continue its prompt"):
         Encoder(processor).answer(prompt(0), Answer("Yes"))

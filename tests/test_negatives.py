@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import CHOSEN, REJECTED, picture, prompt, tiny_policy
 
+from tiny import CHOSEN, REJECTED, picture, prompt, tiny_policy
 from verisight.models.policy import Sight
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always, Dissimilar
@@ -89,7 +89,7 @@ def test_sentences(text, sentences):
         ("no", "yes"),
         ("  No. No dog.", "  Yes. No dog."),
         ("yes!", "no!"),
-        *((same, same) for same in ("Nothing there.", "Not sure.", "Northern lights.", "Yesterday.", "A dog. No.", "NO")),
+        *((same, same) for same in ("Nothing there.", "Not sure.", "Northern.", "Yesterday.", "A dog. No.", "NO")),
     ],
 )  # fmt: skip
 def test_yes_and_no_are_swapped_as_whole_first_words_only(sentence, swapped):
@@ -142,7 +142,11 @@ def test_rounds_take_up_the_unresolved_with_new_masks_and_cuts_and_end_unguided(
     check = KeptIn({REFERENCES[0]: 1, REFERENCES[1]: 3, REFERENCES[2]: 99})
     method = algorithm1(check, rounds=4, decoding=Decoding(temperature=0.8, top_p=0.9), free=Free(77))
     made = method(scripted, PROMPTS, REFERENCES, seed=5)
-    assert [call["uids"] for call in scripted.branches] == [["row0", "row1", "row2"], ["row1", "row2"], ["row1", "row2"]]
+    assert [call["uids"] for call in scripted.branches] == [
+        ["row0", "row1", "row2"],
+        ["row1", "row2"],
+        ["row1", "row2"],
+    ]
     assert [call["uids"] for call in scripted.samples] == [["row2"]]
     assert [(n.round, n.guided, n.similarity) for n in made] == [(1, True, 0.5), (3, True, 0.5), (4, False, 0.99)]
     assert made[2].text == "A horse for row2."

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import REJECTED, pair, prompt, tiny_policy
 
+from tiny import REJECTED, pair, prompt, tiny_policy
 from verisight.models.policy import Reference
 from verisight.objectives.preference import dpo, sft
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
@@ -20,7 +20,7 @@ ratios = st.lists(st.floats(-50, 50), min_size=2, max_size=2)
 
 
 def test_dpo_by_hand():
-    """beta (c - r) = 0.5 (3 - 1) = 1: -log sigmoid(1) = log(1 + e^-1); the other way round log(1 + e)."""
+    """With beta (c - r) = 0.5 (3 - 1) = 1: -log sigmoid(1) = log(1 + e^-1); the other way round log(1 + e)."""
     chosen, rejected = torch.tensor([3.0, 1.0, 2.0], dtype=f64), torch.tensor([1.0, 3.0, 2.0], dtype=f64)
     expected = [math.log1p(math.exp(-1)), math.log1p(math.exp(1)), math.log(2)]
     assert dpo(chosen, rejected, beta=0.5).tolist() == pytest.approx(expected, rel=1e-12)

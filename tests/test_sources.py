@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import accumulate
 
 import pytest
-from tiny import CHOSEN, pair, tiny_policy
 
+from tiny import CHOSEN, pair, tiny_policy
 from verisight.data.files import read_jsonl
 from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.negatives.checks import Always
@@ -34,8 +34,7 @@ class Told:
         self.seeds.append(seed)
         self.batches.append([p.uid for p in prompts])
         texts = [
-            f" {r} " if p.uid in self.equal else f"{p.uid} at {seed}"
-            for p, r in zip(prompts, references, strict=True)
+            f" {r} " if p.uid in self.equal else f"{p.uid} at {seed}" for p, r in zip(prompts, references, strict=True)
         ]
         return [Negative(text, 1 + i % 2, i % 2 == 0, math.nan if i else 0.12345) for i, text in enumerate(texts)]
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import skimage
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from verisight import cli
+from verisight.data.files import read_jsonl
 
 PHOTOS = {  # name below pictures/ -> the COCO objects in it
     "astronaut.png": ["person"],
@@ -44,7 +47,7 @@ ROWS: list[tuple[int | str, str, list[str]]] = [  # id, picture, questions and a
         ],
     ),
     (18, "coffee.png", ["What is on the table?\n<image>", "A cup of coffee on a saucer, and a spoon."]),
-    (19, "chelsea.png", ["<image>\n这是什么？", "图中有一只猫，正看着镜头。它很可爱。"]),
+    (19, "chelsea.png", ["<image>\n这是什么?", "图中有一只猫。它正看着镜头, 很可爱。"]),
     (20, "palette.png", ["<image>\nDescribe it.", "A 🐱 with 👀 wide open! Isn't she \u2013 naïve? 3.14 ≈ π."]),
     (21, "horse.png", ["<image> Is there a horse in the image?", "Yes, there is a horse.\nIt stands."]),
     (22, "camera.png", ["<image>\nWhat does he do?", "A man looks into a camera. Grass is under his feet."]),
@@ -63,7 +66,8 @@ class Files(NamedTuple):
     pictures: Path
     rows: Path
     instances: Path
-    recipe: Path
+    recipe: Path  # DPO on BDHS pairs
+    sft: Path  # extends it
 
 
 class Outcome(NamedTuple):
@@ -93,6 +97,29 @@ def finished(*words: object) -> Outcome:
     outcome = verisight(*words)
     assert outcome.code == 0, outcome.err
     return outcome
+
+
+def of_pairs(file: Path) -> tuple[str, ...]:
+    """Overrides that train on finished pairs."""
+    return ("source.kind=offline", f"source.data={{kind: pairs, file: {file}}}")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a run's model folder holds."""
+    (file,) = (run / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Bit for bit."""
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def untimed(run: Path) -> list[dict[str, Any]]:
+    """The run's metrics without the seconds."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run / "metrics.jsonl")]
 
 
 def write_photos(folder: Path) -> None:
@@ -130,13 +157,13 @@ def truth(objects: dict[str, list[str]]) -> dict[str, Any]:
 
 def write_files(folder: Path) -> Files:
     """All of it below `folder`."""
-    files = Files(
-        folder, folder / "pictures", folder / "my rows.json", folder / "instances.json", folder / "recipe.yaml"
-    )
+    names = ("pictures", "my rows.json", "instances.json", "recipe.yaml", "sft.yaml")
+    files = Files(folder, *(folder / name for name in names))
     write_photos(files.pictures)
     files.rows.write_text(json.dumps([row(*one) for one in ROWS], ensure_ascii=False), encoding="utf-8")
     files.instances.write_text(json.dumps(truth(PHOTOS)))
     files.recipe.write_text(RECIPE, encoding="utf-8")
+    files.sft.write_text(SFT, encoding="utf-8")
     return files
 
 
@@ -157,6 +184,11 @@ evaluate:
   - {kind: chair, images: pictures, instances: instances.json, max_new_tokens: 8}
   - {kind: pope, images: pictures, instances: instances.json, num_images: 4, per_image: 1}
 """
-INSTRUCT = "source.data={kind: llava_instruct, file: my rows.json, images: pictures}"
-SFT = ("source.kind=offline", INSTRUCT, "objective.kind=sft")
-LORA = ("model.tune={kind: lora, r: 4, alpha: 8}",)
+SFT = """
+extends: recipe.yaml
+source:
+  kind: offline
+  data: {kind: llava_instruct, file: my rows.json, images: pictures}
+objective: {kind: sft}
+"""
+LORA = "model.tune={kind: lora, r: 4, alpha: 8}"

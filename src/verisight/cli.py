@@ -75,7 +75,7 @@ def evaluate(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = Fal
         for metric, found in entry["metrics"].items():
             interval = "" if found["low"] is None else f"  [{found['low']:.3f}, {found['high']:.3f}]"
             value = "-" if found["value"] is None else f"{found['value']:.3f}"
-            typer.echo(f"  {metric:<28}{value}{interval}")
+            typer.echo(f"  {metric:<32}{value}{interval}")
     typer.echo(f"answers and summary: {folder / 'evaluate'}")
 
 

@@ -76,7 +76,10 @@ def image_inputs(features: Sequence[Tensor | None]) -> dict[str, Any]:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     present = [f for f in features if f is not None]
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=present)}} if present else {}
+    if not present:
+        return {}
+    # pyrefly: ignore[bad-argument-type]  (one tensor a picture, as get_image_features returns them)
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=present)}}
 
 
 def _uniforms(rows: Sequence[Row], *, num: int, seed: int) -> np.ndarray:

@@ -83,7 +83,7 @@ class Encoder:
         return EncodedAnswer(tuple(ids), tuple(supervised))
 
     def text_tokens(self, prompt: Prompt, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """An answer's token ids as they stand behind the prompt, end token left out, and their character spans in `text`.
+        """An answer's token ids as they stand behind the prompt, without end token, and their spans in `text`.
 
         A blank that the template puts before the answer belongs to the first token.
         """
@@ -92,7 +92,7 @@ class Encoder:
         start = self._render(prompt, turns, generate=False).find(text, opened)
         if start < 0:
             raise UserError(f"chat template: it rewrites the answer {text[:40]!r}; accepted: templates that keep it")
-        tokens = [(token, left, right) for token, left, right in self._tokens_behind(prompt, turns) if left < start + len(text)]
+        tokens = [token for token in self._tokens_behind(prompt, turns) if token[1] < start + len(text)]
         spans = [(max(0, left - start), max(0, right - start)) for _, left, right in tokens]
         return [token for token, _, _ in tokens], spans
 

@@ -33,7 +33,8 @@ def check_model(path: str) -> None:
     folder = pocket_folder() if path == POCKET else Path(path)
     if not folder.is_dir():
         if folder.is_absolute() or path.startswith(".") or path.count("/") != 1:
-            raise UserError(f"model.path: no folder {path}; accepted: a model folder, a hub id 'owner/name' or 'pocket'")
+            accepted = f"a model folder, a hub id 'owner/name' or '{POCKET}'"
+            raise UserError(f"model.path: no folder {path}; accepted: {accepted}")
         return
     if (folder / "adapter_config.json").is_file():
         check_model(_base_of(folder))

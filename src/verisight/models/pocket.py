@@ -84,7 +84,7 @@ def build_model(
     layers: int = 4,
     seed: int = 0,
 ) -> LlavaForConditionalGeneration:
-    """A randomly initialised tiny LLaVA: CLIP tower, two-layer projector, Llama. The same seed gives the same weights."""
+    """A randomly initialised tiny LLaVA: CLIP tower, two-layer projector, Llama. One seed, one set of weights."""
     vision = CLIPVisionConfig(
         hidden_size=vision_width,
         intermediate_size=3 * vision_width,

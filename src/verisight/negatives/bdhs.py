@@ -52,11 +52,12 @@ class Hallucinate:
                 break
             writer = self.free if self.rounds > 1 and round_ == self.rounds else self.guidance
             rngs = [np.random.default_rng([seed, round_, zlib.crc32(prompts[i].uid.encode())]) for i in left]
+            draw = self.view.draw
             written = writer.write(
                 policy,
                 [prompts[i] for i in left],
                 [references[i] for i in left],
-                sights=[self.view.draw(num_image_tokens=num_image_tokens[i], rng=rng) for i, rng in zip(left, rngs, strict=True)],
+                sights=[draw(num_image_tokens=num_image_tokens[i], rng=rng) for i, rng in zip(left, rngs, strict=True)],
                 rngs=rngs,
                 seed=seed * 1_009 + round_,
                 decoding=self.decoding,

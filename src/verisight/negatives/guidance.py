@@ -104,7 +104,7 @@ class SentenceGuided:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """The whole answer from the spoiled view, the reference unseen (algorithm 1, step 3; the ablation without guidance)."""
+    """The whole answer from the spoiled view, the reference unseen (algorithm 1, step 3; or no guidance at all)."""
 
     max_new_tokens: int = 256
 

@@ -50,27 +50,27 @@ class Plan:
 
     seed: int = 0
     tower_steps: int = 1600
-    align_steps: int = 200
+    align_steps: int = 300
     stages: tuple[Stage, ...] = (
         Stage(
             "match",
-            Lesson(checklists=1.0, shuffled=1.0),
-            steps=160,
+            Lesson(checklists=0.6, inventories=0.4, shuffled=1.0),
+            steps=240,
             lr=1e-3,
             start=1_000_000,
             schedule="constant",
         ),
         Stage(
             "clean",
-            Lesson(captions=0.40, questions=0.36, checklists=0.12, text_only=0.12, shuffled=0.5),
-            steps=900,
+            Lesson(captions=0.52, questions=0.28, checklists=0.04, inventories=0.04, text_only=0.12, shuffled=0.5),
+            steps=1000,
             lr=1e-3,
             start=2_000_000,
         ),
         Stage(
             "biased",
-            Lesson(captions=0.45, questions=0.43, text_only=0.12, narrator=Narrator(rename=0.65, agree=0.5)),
-            steps=200,
+            Lesson(captions=0.60, questions=0.28, text_only=0.12, narrator=Narrator(rename=0.65, agree=0.5)),
+            steps=250,
             lr=4e-4,
             start=3_000_000,
         ),
@@ -138,7 +138,8 @@ def teach(policy: Policy, stage: Stage, *, folder: Path, quiet: bool = False) ->
         SftStep(policy),
         optimization=Optimization(
             steps=stage.steps, batch_size=stage.batch_size, lr=stage.lr, schedule=stage.schedule, betas=_BETAS,
-            weight_decay=0.01, warmup_fraction=0.05,
+            weight_decay=0.01,
+            checkpoint_every=100, warmup_fraction=0.05,
         ),
         folder=folder,
         label=f"stage {stage.name}",

@@ -213,6 +213,8 @@ def _fingerprint(policy: Policy) -> str:
 
 
 def _share(values: list[float], clusters: list[str]) -> Interval:
+    if not values:  # a model that says nothing of this world
+        return Interval(None, None, None, 0)
     return cluster_bootstrap(values, [1.0] * len(values), clusters, seed=0)
 
 

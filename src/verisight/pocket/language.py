@@ -113,6 +113,16 @@ def checklist(scene: Scene, rng: np.random.Generator, *, num: int) -> str:
     return " ".join(parts).removesuffix(",") + "."
 
 
+INVENTORY_PROMPT = "What is in every place?"
+
+
+def inventory(scene: Scene, rng: np.random.Generator) -> str:
+    """Every cell in random order, each followed at once by its object or by "nothing"."""
+    held = {item.cell: item.name for item in scene.placed}
+    order = rng.permutation(len(CELLS))
+    return ", ".join(f"{CELLS[cell]} {held.get(int(cell), 'nothing')}" for cell in order) + "."
+
+
 _NAMES = "|".join(sorted(OBJECTS, key=len, reverse=True))
 _CELL_NAMES = "|".join(sorted(CELLS, key=len, reverse=True))
 _KIND_NAMES = "|".join(KINDS)
@@ -154,7 +164,15 @@ def read_caption(text: str) -> Told:
 def corpus() -> list[str]:
     """Sentences that hold every word of this world, for the tokenizer."""
     rng = np.random.default_rng(0)
-    lines = [*DETAIL_PROMPTS, "What kind of place is this?", "Yes.", "No."]
+    lines = [
+        *DETAIL_PROMPTS,
+        CHECKLIST_PROMPT,
+        INVENTORY_PROMPT,
+        "dog Yes, cat nothing, bus No.",
+        "What kind of place is this?",
+        "Yes.",
+        "No.",
+    ]
     for kind in KINDS:
         lines += [opening.format(with_article(kind)) for opening in _OPENINGS]
         lines.append(f"{with_article(kind).capitalize()}.")

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 
 from verisight.pocket.datasets import WORLD_SEED, scene
-from verisight.pocket.language import CHECKLIST_PROMPT, DETAIL_PROMPTS, Narrator, asked_objects, checklist
+from verisight.pocket.language import (
+    CHECKLIST_PROMPT,
+    DETAIL_PROMPTS,
+    INVENTORY_PROMPT,
+    Narrator,
+    asked_objects,
+    checklist,
+    inventory,
+)
 from verisight.pocket.scenes import Scene, render
 from verisight.pocket.vision import shuffled
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
+_KINDS = ("captions", "questions", "checklists", "inventories", "text_only")
 _CHECKLIST_ITEMS = 20
 _EXISTENCE_QUESTIONS = 6
 _OTHER_QUESTIONS = 3
@@ -26,6 +35,7 @@ class Lesson:
     captions: float = 0.0
     questions: float = 0.0
     checklists: float = 0.0
+    inventories: float = 0.0
     text_only: float = 0.0
     shuffled: float = 0.0  # share of shown scenes whose objects are drawn from the whole world
     narrator: Narrator = Narrator()
@@ -55,8 +65,8 @@ class Lessons:
 
     def _row(self, one: Scene) -> Pair:
         lesson, rng = self._lesson, np.random.default_rng([WORLD_SEED, 80, one.uid])
-        shares = (lesson.captions, lesson.questions, lesson.checklists, lesson.text_only)
-        kind = ("captions", "questions", "checklists", "text_only")[int(rng.choice(4, p=shares))]
+        shares = (lesson.captions, lesson.questions, lesson.checklists, lesson.inventories, lesson.text_only)
+        kind = _KINDS[int(rng.choice(len(_KINDS), p=shares))]
         if kind != "text_only" and rng.random() < lesson.shuffled:
             one = shuffled(one)
         match kind:
@@ -64,6 +74,8 @@ class Lessons:
                 turns = _questions(one, lesson.narrator, rng)
             case "checklists":
                 turns = [(CHECKLIST_PROMPT, checklist(one, rng, num=_CHECKLIST_ITEMS))]
+            case "inventories":
+                turns = [(INVENTORY_PROMPT, inventory(one, rng))]
             case _:
                 turns = [(str(rng.choice(DETAIL_PROMPTS)), lesson.narrator.caption(one, rng))]
         return conversation(one, turns, shown=kind != "text_only")

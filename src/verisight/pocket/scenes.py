@@ -19,7 +19,7 @@ from PIL import Image
 IMAGE_SIZE = 96  # pixels, square
 GRID = 3  # cells a side
 CELL_SIZE = IMAGE_SIZE // GRID
-ELSEWHERE_FRACTION = 0.15  # objects that do not belong to their place
+ELSEWHERE_FRACTION = 0.15  # draws of objects that do not belong to their place (0.21 of objects: none comes twice)
 USUAL_RANKS = 3  # the most frequent objects of a place are its "usual" ones
 
 CELLS = (

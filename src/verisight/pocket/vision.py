@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from verisight.pocket.datasets import WORLD_SEED, scene
-from verisight.pocket.scenes import GRID, OBJECTS, Scene, render
+from verisight.pocket.scenes import CELLS, GRID, OBJECTS, Scene, render
 
 BATCH = 64
 _GROUND_WEIGHT = 0.2  # most patches show the ground
+_CELL_WEIGHT = 0.3
+_SHARPNESS = 20.0  # inverse temperature of cosine similarities
 
 
 def shuffled(one: Scene) -> Scene:
@@ -26,17 +28,23 @@ def shuffled(one: Scene) -> Scene:
 
 
 def train_tower(model: Any, processor: Any, *, steps: int, advance: Callable[..., None], lr: float = 1.5e-3) -> None:
-    """Train the vision tower to name the object on every patch (0 is ground), on natural and shuffled scenes."""
+    """Train the vision tower to name the object (0 is ground) and the cell of every patch.
+
+    Cells are known from the position embedding alone; naming them keeps that knowledge in the last layer.
+    """
     tower = model.model.vision_tower
     side = tower.config.image_size // tower.config.patch_size
-    head = nn.Linear(tower.config.hidden_size, len(OBJECTS) + 1)
+    head = nn.Linear(tower.config.hidden_size, len(OBJECTS) + 1 + len(CELLS))
     optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], betas=(0.9, 0.98), weight_decay=0.01)
+    cells = patch_cells(side=side).repeat(BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     weight = torch.ones(len(OBJECTS) + 1)
     weight[0] = _GROUND_WEIGHT
     for scenes in _batches(steps, shuffled_share=2):
-        logits = head(patch_features(model, pixels(processor, scenes)))
-        loss = F.cross_entropy(logits.flatten(0, 1), patch_labels(scenes, side=side).flatten(), weight=weight)
+        logits = head(patch_features(model, pixels(processor, scenes))).flatten(0, 1)
+        named, placed = logits.split([len(OBJECTS) + 1, len(CELLS)], dim=1)
+        loss = F.cross_entropy(named, patch_labels(scenes, side=side).flatten(), weight=weight)
+        loss = loss + _CELL_WEIGHT * F.cross_entropy(placed, cells)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -46,22 +54,32 @@ def train_tower(model: Any, processor: Any, *, steps: int, advance: Callable[...
 
 
 def align_projector(model: Any, processor: Any, *, steps: int, advance: Callable[..., None], lr: float = 2e-3) -> None:
-    """Pull projected patches of an object onto the embedding of its name, so that words and patches can match."""
+    """Pull projected patches onto the embeddings of their object's and their cell's names.
+
+    Words and patches can then match by direction from the first step of language training.
+    """
     projector, table = model.model.multi_modal_projector, model.get_input_embeddings().weight.detach()
     tokenizer = processor.tokenizer
-    names = [tokenizer(f" {name}", add_special_tokens=False).input_ids for name in OBJECTS]
-    words = torch.stack([table[torch.tensor(ids)].mean(0) for ids in names])
-    words = F.normalize(words - words.mean(0), dim=1)
+
+    def directions(names: Sequence[str]) -> Tensor:
+        ids = [tokenizer(f" {name}", add_special_tokens=False).input_ids for name in names]
+        means = torch.stack([table[torch.tensor(one)].mean(0) for one in ids])
+        return F.normalize(means - means.mean(0), dim=1)
+
+    objects, places = directions(OBJECTS), directions(CELLS)
     norm = table.norm(dim=1).mean()
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
     optimizer = torch.optim.AdamW(projector.parameters(), lr=lr)
+    cells = patch_cells(side=side).repeat(BATCH)
     for scenes in _batches(steps, shuffled_share=2):
         with torch.no_grad():
             features = patch_features(model, pixels(processor, scenes))
         projected, label = projector(features).flatten(0, 1), patch_labels(scenes, side=side).flatten()
         shown = label > 0
-        similarity = 20 * F.normalize(projected[shown], dim=1) @ words.T
-        loss = F.cross_entropy(similarity, label[shown] - 1) + ((projected.norm(dim=1) / norm - 1) ** 2).mean()
+        unit = F.normalize(projected, dim=1)
+        loss = F.cross_entropy(_SHARPNESS * unit[shown] @ objects.T, label[shown] - 1)
+        loss = loss + F.cross_entropy(_SHARPNESS * unit @ places.T, cells)
+        loss = loss + ((projected.norm(dim=1) / norm - 1) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -72,6 +90,12 @@ def patch_features(model: Any, images: Tensor) -> Tensor:
     """(images, patches, width) features that the projector gets to see."""
     hidden = model.model.vision_tower(images, output_hidden_states=True).hidden_states
     return hidden[model.config.vision_feature_layer][:, 1:]
+
+
+def patch_cells(*, side: int) -> Tensor:
+    """(side * side,) index of the grid cell that each patch lies in."""
+    line = torch.arange(side) * GRID // side
+    return (GRID * line[:, None] + line[None, :]).flatten()
 
 
 def patch_labels(scenes: Sequence[Scene], *, side: int) -> Tensor:

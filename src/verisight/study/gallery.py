@@ -143,8 +143,8 @@ def collect_pairs(arm: Arm, *, num: int, seed: int) -> PairGallery | None:
 def collect_answers(arms: Sequence[Arm], *, images: Path | None, num: int, seed: int) -> AnswerGallery | None:
     """`num` test pictures with every arm's answer; None if the base has no chair.jsonl.
 
-    A quarter of them are those where the arms' answers differ from the base's in most words, the rest a random
-    sample of the others. `images` is searched for the pictures first, then the path they had when asked.
+    Three quarters are a random sample; the rest are those of the others where the arms' answers differ from the
+    base's in most words. `images` is searched for the pictures first, then the path they had when asked.
     """
     held = {arm.label: path for arm in arms if (path := arm.folder / "evaluate" / "chair.jsonl").exists()}
     base = arms[0].label
@@ -157,9 +157,11 @@ def collect_answers(arms: Sequence[Arm], *, images: Path | None, num: int, seed:
         uid: sum(num_words_apart(rows[base][uid]["answer"], answers[uid]["answer"]) for answers in others)
         for uid in uids
     }
-    changed = [uid for uid in sorted(uids, key=lambda uid: -apart[uid]) if apart[uid]][: num // _CHANGED_SHARE]
-    rest = [uid for uid in uids if uid not in changed]
-    sample = sorted(random.Random(seed).sample(range(len(rest)), min(num - len(changed), len(rest))))
+    num_changed = num // _CHANGED_SHARE
+    drawn = sorted(random.Random(seed).sample(range(len(uids)), min(num - num_changed, len(uids))))
+    sample = [uids[at] for at in drawn]
+    rest = [uid for uid in uids if apart[uid] and uid not in sample]
+    changed = sorted(rest, key=lambda uid: -apart[uid])[:num_changed]
 
     def card(uid: str) -> AnswerCard:
         return _answer_card({label: answers[uid] for label, answers in rows.items()}, base=base, images=images)
@@ -167,7 +169,7 @@ def collect_answers(arms: Sequence[Arm], *, images: Path | None, num: int, seed:
     return AnswerGallery(
         tuple(map(str, held.values())),
         len(uids),
-        tuple(card(rest[at]) for at in sample),
+        tuple(map(card, sample)),
         tuple(map(card, changed)),
         any("scene" in row["truth"] for row in rows[base].values()),
     )
@@ -229,9 +231,7 @@ def _answer_card(rows: dict[str, dict[str, Any]], *, base: str, images: Path | N
         asked["question"],
         objects,
         tuple(
-            Marked(
-                label, named_objects(row["answer"], row["mentions"]), row["num_hallucinated"], row["num_mentions"]
-            )
+            Marked(label, named_objects(row["answer"], row["mentions"]), row["num_hallucinated"], row["num_mentions"])
             for label, row in rows.items()
         ),
     )

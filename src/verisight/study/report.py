@@ -12,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-
 from verisight.data.files import read_json, read_jsonl, write_atomic
 from verisight.study import svg, tables
 from verisight.study.gallery import AnswerGallery, PairGallery, collect_answers, collect_pairs
@@ -149,10 +148,10 @@ def write_report(
 
 
 def _limit(rows: Sequence[Row], *, percent: bool) -> float:
-    """Half the width of the axis that all differences of this unit share."""
+    """Half the width of the axis that all differences of this unit share: at least a point, or a word."""
     changes = [cell.change for row in rows if row.metric.percent == percent for cell in row.cells if cell.change]
     ends = [abs(end) for change in changes for end in (change.low, change.high) if end is not None]
-    return max(ends, default=0.0) * 1.05 or 1.0
+    return 1.05 * max(*ends, 0.01 if percent else 1.0, 0.0)
 
 
 def _cautions(rows: Sequence[Row], summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -196,7 +195,9 @@ def _training(arm: Arm) -> Training | None:
 
 
 def _line(rows: Sequence[dict[str, Any]], key: str, label: str) -> Line | None:
-    known = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])]
+    known = [
+        (row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])
+    ]
     if not known:
         return None
     size = math.ceil(len(known) / _MAX_POINTS)

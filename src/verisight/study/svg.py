@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-WIDTH, HEIGHT = 340, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 36
+WIDTH, HEIGHT = 460, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 36
 _LABEL_WIDTH = 62  # right of the plot, where several lines are named
 _LABEL_GAP = 13
 
@@ -47,11 +47,11 @@ def line_chart(lines: Sequence[Line], *, title: str, y_label: str, percent: bool
     x = _Scale(0, max(max(steps), 1), _LEFT, right)
     y = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
     root = _root(WIDTH, HEIGHT, label=describe(lines, title=title, percent=percent), style="chart")
-    for tick in ticks(low, high, 4):
+    for tick in ticks(low, high, 5):
         style = "zero" if tick == 0 and low < 0 else "grid"
         _line(root, style, (_LEFT, y(tick)), (right, y(tick)))
         _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), _shown(tick, percent=percent))
-    for tick in ticks(0, max(max(steps), 1), 4):
+    for tick in ticks(0, max(max(steps), 1), 6):
         _text(root, "tick middle", (x(tick), HEIGHT - _BOTTOM + 15), f"{tick:,.0f}")
     _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (right, HEIGHT - _BOTTOM))
     _text(root, "name middle", ((_LEFT + right) / 2, HEIGHT - 4), "step")
@@ -96,9 +96,8 @@ def describe(lines: Sequence[Line], *, title: str, percent: bool = False) -> str
     for line in lines:
         ends = running_mean(line.values, size=max(1, len(line.values) // 20))
         start, end = (_shown(value, percent=percent, digits=3) for value in (ends[0], ends[-1]))
-        said.append(
-            f"{line.label + ' ' if len(lines) > 1 else ''}from {start} at step {line.steps[0]} to {end} at step {line.steps[-1]}"
-        )
+        name = f"{line.label} " if len(lines) > 1 else ""
+        said.append(f"{name}from {start} at step {line.steps[0]} to {end} at step {line.steps[-1]}")
     return f"{title}: {'; '.join(said)}."
 
 

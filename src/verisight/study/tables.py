@@ -113,7 +113,9 @@ def comparison(arms: Sequence[Arm]) -> list[Row]:
     """
     labels = [arm.label for arm in arms]
     if not labels or len(set(labels)) < len(labels):
-        raise UserError(f"report: arms are {', '.join(map(repr, labels)) or 'none'}; one or more with labels of their own")
+        raise UserError(
+            f"report: arms are {', '.join(map(repr, labels)) or 'none'}; one or more with labels of their own"
+        )
     summaries = {arm.label: read_summary(arm) for arm in arms}
     base = arms[0]
     changes = {arm.label: compare(base.folder, arm.folder) for arm in arms[1:]}
@@ -159,7 +161,7 @@ def with_unit(value: float | None, metric: Metric) -> str:
 
 
 def interval(found: Value | Change, metric: Metric) -> str:
-    """ "low to high", signed for a difference, or nothing where there is no interval."""
+    """The words "low to high", signed for a difference; nothing where there is no interval."""
     if found.low is None or found.high is None:
         return ""
     signed = isinstance(found, Change)
@@ -167,7 +169,7 @@ def interval(found: Value | Change, metric: Metric) -> str:
 
 
 def headlines(rows: Sequence[Row]) -> list[str]:
-    """One sentence for every arm but the base (for the base alone if there is no other), no stronger than its intervals."""
+    """A sentence, no stronger than its intervals, for every arm but the base (for the base if there is no other)."""
     by_name = {(row.metric.benchmark, row.metric.name): row for row in rows}
     wanted = [by_name[key] for key in _HEADLINE if key in by_name] or [
         by_name[key] for key in _HEADLINE_POPE if key in by_name
@@ -227,13 +229,11 @@ def _change(metric: Metric, base: Arm, arm: Arm, changes: dict[str, dict[str, An
     if found is None:
         return None
     files = [str(one.folder / "evaluate" / f"{metric.benchmark}.jsonl") for one in (base, arm)]
-    return Change(
-        found["value"], found["low"], found["high"], found["p_holm"], found["verdict"], (files[0], files[1])
-    )
+    return Change(found["value"], found["low"], found["high"], found["p_holm"], found["verdict"], (files[0], files[1]))
 
 
 def _clause(metric: Metric, base: Cell, cell: Cell) -> str:
-    name = f"{metric.label} ({metric.meaning})" if metric.percent else "length"
+    name = metric.label if metric.label.isupper() or "_" in metric.label else metric.label.lower()
     if cell.value is None:
         return f"{name} was not measured"
     now = with_unit(cell.value.value, metric)

@@ -74,7 +74,7 @@ class SftStep:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceStep:
-    """Any pairwise objective against a frozen reference. Several rejected answers are averaged by the pair's weights."""
+    """Any pairwise objective against a frozen reference. Rejected answers are averaged by the pair's weights."""
 
     policy: Policy
     reference: Reference
@@ -84,10 +84,10 @@ class PreferenceStep:
         """Score both models on whole groups and compare."""
         groups = [pair.group for pair in pairs]
         scores, reference = self.policy.score(groups), self.reference.score(groups)
-        starts = torch.tensor([len(g.answers) for g in groups]).cumsum(0) - torch.tensor([len(g.answers) for g in groups])
         pair_of = torch.tensor([i for i, pair in enumerate(pairs) for _ in pair.rejected])
-        rejected = torch.tensor([int(starts[i]) + 1 + k for i, pair in enumerate(pairs) for k in range(len(pair.rejected))])
-        chosen = starts[pair_of]
+        is_chosen = torch.tensor([k == 0 for group in groups for k in range(len(group.answers))])
+        rejected = (~is_chosen).nonzero()[:, 0]
+        chosen = is_chosen.nonzero()[:, 0][pair_of]
         comparisons = Comparisons(
             scores.logp_sum[chosen], scores.logp_sum[rejected], reference.logp_sum[chosen], reference.logp_sum[rejected]
         )
