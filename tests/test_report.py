@@ -16,7 +16,7 @@ from verisight.data.files import read_json, read_jsonl, write_json, write_jsonl
 from verisight.data.records import write_pairs
 from verisight.evaluate import Chair, Pope, compare, run_benchmark
 from verisight.evaluate.runner import MEASURES
-from verisight.study.gallery import LARGE_SIZE, SHOWN_SIZE, embed
+from verisight.study.gallery import LARGE_SIZE, SHOWN_SIZE, collect_answers, collect_pairs, embed
 from verisight.study.marks import changed_words, named_objects
 from verisight.study.report import Arm, collect, comparison, markdown_table, terminal_table, write_report
 from verisight.study.svg import Line, line_chart, ticks
@@ -93,6 +93,11 @@ def arms(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def rows(arms):
+    return comparison(arms)
+
+
 def leave_a_training(folder, *, keys):
     rows = [
         {"step": step, "split": "train", "loss": 1 / step, "seconds": 0.5, "origin": {"bdhs": 4}}
@@ -155,17 +160,17 @@ def test_page_is_whole_escaped_and_needs_nothing_else(arms, tmp_path, num):
 def test_sections_are_there_only_with_their_files(arms, tmp_path):
     assert 'id="training"' not in written(arms[:1], tmp_path)
     assert 'id="pairs"' not in written([arms[0], arms[2]], tmp_path)
-    report = collect(arms, images=None)
+    report = collect(arms[:3], images=None)
     assert [(one.arm, len(one.charts)) for one in report.trainings] == [("good & short", 4), ("same", 1)]
     assert report.trainings[0].origins == (("bdhs", 32),)
     assert report.trainings[0].seconds == 4.0
     assert [one.arm for one in report.pairs] == ["good & short"]
 
 
-def test_headline_is_never_stronger_than_its_interval(arms):
+def test_headline_is_never_stronger_than_its_interval(arms, rows):
     base_text, *_ = headlines(comparison(arms[:1]))
     assert base_text.startswith("base: CHAIR_i is 37.5 % (95 % interval ")
-    good, same, bad = headlines(comparison(arms))
+    good, same, bad = headlines(rows)
     change = compare(arms[0].folder, arms[1].folder)["chair"]["chair_i"]
     low, high = (f"{100 * change[end]:+.1f}".replace("-", MINUS) for end in ("low", "high"))
     assert good.startswith("good & short: CHAIR_i fell from 37.5 % to ")
@@ -176,11 +181,11 @@ def test_headline_is_never_stronger_than_its_interval(arms):
     assert "recall fell" in bad
 
 
-def test_cells_hold_what_summary_and_compare_say(arms):
+def test_cells_hold_what_summary_and_compare_say(arms, rows):
     """The metric list of the report agrees with the scorers about which way is better."""
     changes = compare(arms[0].folder, arms[3].folder)
     summaries = {arm.label: read_json(arm.folder / "evaluate" / "summary.json") for arm in arms}
-    for row in comparison(arms):
+    for row in rows:
         path = (row.metric.benchmark, row.metric.name)
         for arm, cell in zip(arms, row.cells, strict=True):
             summary = summaries[arm.label][path[0]]["metrics"][path[1]]
@@ -197,8 +202,7 @@ def test_cells_hold_what_summary_and_compare_say(arms):
 
 
 def test_objects_are_marked_where_the_scorer_found_them(arms):
-    report = collect(arms[:2], images=None, num_answers=4 * NUM)
-    cards = {card.uid: card for card in (*report.answers.sample, *report.answers.changed)}
+    cards = {card.uid: card for card in collect_answers(arms[:2], images=None, num=4 * NUM, seed=0).sample}
     assert len(cards) == NUM
     evil = cards["chair/0"].answers[1].pieces
     assert "".join(piece.text for piece in evil) == EVIL
@@ -207,7 +211,7 @@ def test_objects_are_marked_where_the_scorer_found_them(arms):
 
 
 def test_answers_are_a_seeded_sample_and_those_that_changed_most(arms):
-    first, again, other = (collect(arms[:2], images=None, num_answers=8, seed=s).answers for s in (0, 0, 1))
+    first, again, other = (collect_answers(arms[:2], images=None, num=8, seed=s) for s in (0, 0, 1))
     assert first == again
     assert [card.uid for card in first.sample] != [card.uid for card in other.sample]
     assert (len(first.sample), len(first.changed)) == (6, 2)
@@ -217,7 +221,7 @@ def test_answers_are_a_seeded_sample_and_those_that_changed_most(arms):
 
 
 def test_pairs_are_counted_by_round_and_their_differing_words_marked(arms):
-    (gallery,) = collect(arms[:2], images=None, num_pairs=5).pairs
+    gallery = collect_pairs(arms[1], num=5, seed=0)
     assert (gallery.num, gallery.licenses, len(gallery.cards)) == (8, ("CC0",), 5)
     assert [(r.round, r.guided, r.num, r.fraction) for r in gallery.rounds] == [(1, True, 6, 0.75), (2, False, 2, 0.25)]
     card = gallery.cards[0]
@@ -242,8 +246,7 @@ def test_mentions_outside_the_text_are_our_own_mistake():
         named_objects("dog", [{"start": 0, "end": 4, "hallucinated": False}])
 
 
-def test_tables_colour_only_what_is_decided(arms):
-    rows = comparison(arms)
+def test_tables_colour_only_what_is_decided(arms, rows):
     console = Console(width=200, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
     console.print(terminal_table(rows))
     lines = console.export_text(styles=True).splitlines()
@@ -273,7 +276,7 @@ def test_pictures_are_found_enlarged_scaled_down_or_missed(arms, tmp_path):
     assert (large.width, large.height, large.pixelated) == (LARGE_SIZE, 133, False)
     assert embed(ImageRef(path=tmp_path / "none.png"), alt="x").problem == "image missing"
     (tmp_path / "0.png").write_bytes(png((16, 16)))
-    cards = collect(arms[:1], images=tmp_path, num_answers=4 * NUM).answers.sample
+    cards = collect_answers(arms[:1], images=tmp_path, num=4 * NUM, seed=0).sample
     assert cards[0].picture.uri != cards[1].picture.uri, "the folder given comes before the stored path"
 
 
@@ -289,8 +292,7 @@ def test_charts_are_drawn_inside_their_frame_and_told_in_words():
     assert "chosen from" in chart.get("aria-label")
     assert "<&>" in [text.text for text in chart.iter("text")]
     assert ticks(-0.31, 0.62, 5) == [-0.2, 0, 0.2, 0.4, 0.6]
-    flat = line_chart([Line("loss", (1,), (0.0,))], title="Loss", y_label="loss")
-    assert "nan" not in flat
+    assert "nan" not in line_chart([Line("loss", (1,), (0.0,))], title="Loss", y_label="loss")
 
 
 def test_cautions_speak_up_beside_a_lower_rate(arms, tmp_path):

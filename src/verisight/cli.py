@@ -42,10 +42,14 @@ def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
     from verisight import recipe as recipes
 
     loaded = recipes.load(recipe, overrides or ())
+    from verisight.data.files import read_jsonl
+    from verisight.study.run import EQUAL_PAIRS
     from verisight.study.run import pairs as make_pairs
 
-    made = make_pairs(loaded, quiet=quiet)
+    made, equal = make_pairs(loaded, quiet=quiet), loaded.output / EQUAL_PAIRS
     typer.echo(f"{len(made)} pairs in {loaded.output / 'pairs.parquet'}")
+    if equal.exists():
+        typer.echo(f"{len(read_jsonl(equal))} examples gave no pair, the two answers being equal: {equal}")
     for pair in made[:3]:
         typer.echo(f"\n  {pair.prompt.text}\n  chosen:   {pair.chosen.text}\n  rejected: {pair.rejected[0].text}")
 

@@ -170,7 +170,7 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An answer as it was drawn. `token_ids` holds no end token; `truncated` means the budget ended before the answer."""
+    """An answer as it was drawn. `token_ids` holds no end token; `truncated`: the budget ended first."""
 
     text: str
     token_ids: tuple[int, ...]

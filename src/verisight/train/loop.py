@@ -127,7 +127,9 @@ def _update(
         sums.update(outcome.sums)
         origins.update(outcome.origins)
     means = {name: total / len(pairs) for name, total in sums.items()}
-    norm = float(accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm))
+    clipped = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
+    assert clipped is not None, "only DeepSpeed clips by itself"
+    norm = float(clipped)
     if not math.isfinite(means["loss"]) or not math.isfinite(norm):
         raise RuntimeError(
             f"the loss became {means['loss']} and its gradient's norm {norm}; the last checkpoint is kept. "
