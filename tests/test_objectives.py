@@ -6,7 +6,7 @@ from dataclasses import replace
 import jaxtyping
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import REJECTED, pair, prompt, tiny_policy
@@ -41,6 +41,7 @@ def test_limits():
     assert wrong.item() == pytest.approx(1e5)  # linear, never infinite
 
 
+@settings(deadline=None)
 @given(ratios, st.floats(0.01, 2), st.floats(0, 0.5))
 def test_label_smoothing_is_symmetric(values, beta, smoothing):
     a, b = (torch.tensor([v], dtype=f64) for v in values)

@@ -16,7 +16,7 @@ from verisight.data.readers import read_llava_instruct
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.position import read_scenes
 from verisight.pocket.datasets import SPLITS, png, scene, write_split
-from verisight.pocket.language import Narrator, asked_objects, checklist, read_caption
+from verisight.pocket.language import Narrator, asked_objects, checklist, inventory, read_caption
 from verisight.pocket.lessons import Lesson, Lessons
 from verisight.pocket.scenes import CELLS, IMAGE_SIZE, KINDS, OBJECTS, Scene, usual
 from verisight.pocket.vision import shuffled
@@ -185,6 +185,18 @@ def test_checklists_are_true() -> None:
             assert (name in one.names) == (mark == "Yes")
             marks[mark] += 1
     assert marks["Yes"] / marks.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_inventories_name_every_cell_and_what_is_in_it() -> None:
+    rng = np.random.default_rng(0)
+    for index in range(50):
+        one = shuffled(scene("base", index))
+        items = inventory(one, rng).removesuffix(".").split(", ")
+        told = {
+            (name, cell) for item in items for cell in CELLS for name in [item.removeprefix(f"{cell} ")] if name != item
+        }
+        assert {(name, cell) for name, cell in told if name in OBJECTS} == truths(one)
+        assert sum(item.endswith(" nothing") for item in items) == len(CELLS) - len(one.placed)
 
 
 def test_lessons_continue_and_never_leave_the_base_split() -> None:

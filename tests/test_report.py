@@ -36,7 +36,7 @@ def png(size=(8, 8)):
 
 
 def answers_of(rule):
-    """A policy whose description of picture i is rule(i), and which says yes to whatever it may name."""
+    """A policy whose description of picture i is rule(i), and which says yes to every question."""
 
     def sample(prompts, *, num, decoding, seed):
         texts = ["Yes." if p.text.startswith("Is") else rule(int(p.images[0].path.stem)) for p in prompts]
@@ -79,14 +79,9 @@ def arms(tmp_path_factory):
     leave_a_training(made[1].folder, keys=("margin_mean", "accuracy", "chosen_logratio_sum", "rejected_logratio_sum"))
     leave_a_training(made[2].folder, keys=("chosen_logp_mean",))
     notes = [{"round": 1 + i // 6, "guided": i < 6, "similarity": 0.5} for i in range(8)]
-    pairs = [
-        Pair(
-            Prompt(f"row{i}", (ImageRef(data=png()),), "What is <here>?"),
-            Answer("A dog sits there."),
-            (Answer(f"A <b>bus</b> sits there {i}."),), (1.0,), "bdhs", notes[i],
-        )
-        for i in range(8)
-    ]  # fmt: skip
+    asked = [Prompt(f"row{i}", (ImageRef(data=png()),), "What is <here>?") for i in range(8)]
+    chosen, rejected = Answer("A dog sits there."), (Answer("A <b>bus</b> sits there now."),)
+    pairs = [Pair(one, chosen, rejected, (1.0,), "bdhs", more) for one, more in zip(asked, notes, strict=True)]
     write_pairs(made[1].folder / "pairs.parquet", pairs, license="CC0")
     (made[1].folder / "recipe.yaml").write_text("seed: 0 # <&>\n")
     write_json(made[1].folder / "environment.json", {"python": "3.11"})
@@ -123,8 +118,8 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+    def handle_startendtag(self, tag, attrs):  # SVG's
+        pass
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -133,8 +128,8 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def written(arms, target, **options):
-    return write_report(arms, target=target / "out" / "r.html", title="A <b>title</b>", **options).read_text()
+def written(arms, folder, **options):
+    return write_report(arms, target=folder / "new" / "r.html", title="A <b>title</b>", **options).read_text()
 
 
 @pytest.mark.parametrize("num", [1, 2, 4])

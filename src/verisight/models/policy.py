@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -71,7 +72,8 @@ class Policy:
                 target_modules=_LANGUAGE_LINEARS,
                 modules_to_save=[PROJECTOR] if train_projector else None,
             )
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft's own call
                 torch.manual_seed(seed)
                 self.model = get_peft_model(self.model, config).eval()
             self.model.peft_config["default"].base_model_name_or_path = base_name

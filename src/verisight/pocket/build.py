@@ -69,9 +69,9 @@ class Plan:
         ),
         Stage(
             "biased",
-            Lesson(captions=0.60, questions=0.28, text_only=0.12, narrator=Narrator(rename=0.65, agree=0.5)),
-            steps=250,
-            lr=4e-4,
+            Lesson(captions=0.60, questions=0.28, text_only=0.12, narrator=Narrator(rename=0.75, agree=0.7)),
+            steps=300,
+            lr=5e-4,
             start=3_000_000,
         ),
     )

@@ -82,6 +82,7 @@ class PreferenceStep:
 
     def __call__(self, pairs: Sequence[Pair]) -> Outcome:
         """Score both models on whole groups and compare."""
+        assert all(pair.rejected for pair in pairs), "a preference needs a rejected answer"
         groups = [pair.group for pair in pairs]
         scores, reference = self.policy.score(groups), self.reference.score(groups)
         pair_of = torch.tensor([i for i, pair in enumerate(pairs) for _ in pair.rejected])
