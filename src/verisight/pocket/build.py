@@ -69,7 +69,7 @@ class Plan:
         ),
         Stage(
             "biased",
-            Lesson(captions=0.60, questions=0.28, text_only=0.12, narrator=Narrator(rename=0.75, agree=0.7)),
+            Lesson(captions=0.60, questions=0.28, text_only=0.12, narrator=Narrator(rename=0.75, agree=0.85)),
             steps=300,
             lr=5e-4,
             start=3_000_000,
