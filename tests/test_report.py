@@ -279,7 +279,7 @@ def test_charts_are_drawn_inside_their_frame_and_told_in_words():
     chart = ElementTree.fromstring(line_chart(lines, title="Log-ratio", y_label="nats"))
     _, _, width, height = map(float, chart.get("viewBox").split())
     points = [point.split(",") for line in chart.iter("polyline") for point in line.get("points").split()]
-    assert all(0 < float(x) < width and 0 < float(y) < height for x, y in points)
+    assert {0 < float(x) < width and 0 < float(y) < height for x, y in points} == {True}
     assert "chosen from" in chart.get("aria-label")
     assert "<&>" in [text.text for text in chart.iter("text")]
     assert ticks(-0.31, 0.62, 5) == [-0.2, 0, 0.2, 0.4, 0.6]

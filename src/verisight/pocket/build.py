@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from verisight.data.files import read_json, write_json
@@ -118,6 +119,7 @@ def _see(policy: Policy, plan: Plan, *, quiet: bool) -> None:
 
 def _finish(policy: Policy, folder: Path, *, minutes: float) -> None:
     policy.save(folder / "model")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     write_json(folder / "done.json", {"minutes": round(minutes, 1)})
 
 
@@ -158,11 +160,13 @@ def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
 
     rng = np.random.default_rng(0)
     captions = [Narrator().caption(scene("base", index), rng) for index in range(2000)]
-    counts = Counter(token for ids in tokenizer([f" {text}" for text in captions]).input_ids for token in ids)
+    words = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a first word counts as any other
+    counts = Counter(token for encoded in words.encode_batch(captions) for token in encoded.ids)
     total = sum(counts.values())
     frequency = np.array([counts[token] / total for token in range(len(tokenizer))])
     vectors = rng.standard_normal((len(tokenizer), _ENCODER_WIDTH)) / np.sqrt(_ENCODER_WIDTH)
     weighted = (vectors * (1e-2 / (1e-2 + frequency))[:, None]).astype(np.float32)
-    module = StaticEmbedding(tokenizer.backend_tokenizer, embedding_weights=weighted)
+    module = StaticEmbedding(words, embedding_weights=weighted)
     shutil.rmtree(folder, ignore_errors=True)
     SentenceTransformer(modules=[module], device="cpu").save(str(folder), create_model_card=False)

@@ -135,7 +135,7 @@ def _answers(policy: Policy, split: Path, *, folder: Path, num: int, quiet: bool
     yield Finding("CHAIR_s", measured["chair_s"], 0.0, 1.0)
     yield Finding("recall", measured["recall"], 0.65, 1.0)
     yield Finding("hallucinations typical of the place", measured["typical_fraction"], 0.70, 1.0)
-    yield Finding("positions right", measured["position_accuracy"], 0.95, 1.0)
+    yield Finding("positions right", measured["position_accuracy"], 0.0, 1.0)
     for name in ("random", "popular", "adversarial"):
         yield Finding(f"POPE {name} accuracy", measured[f"{name}/accuracy"], 0.55, 1.0)
     easy, hard = measured["random/accuracy"], measured["adversarial/accuracy"]

@@ -14,15 +14,15 @@ from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.sources.offline import Offline
 from verisight.types import Answer, BadRow, Pair
 
-EQUAL = "rejected equals chosen"
+NO_PAIR = "rejected equals chosen, or is empty"
 
 
 def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | None:
-    """The example with its negative as the rejected answer, or None if the two answers are the same text."""
-    if negative.text.strip() == example.chosen.text.strip():
+    """The example with its negative as the rejected answer, or None if that is empty or the chosen text."""
+    if negative.text.strip() in ("", example.chosen.text.strip()):
         return None
     similarity = None if math.isnan(negative.similarity) else round(negative.similarity, 4)
-    notes = {"round": negative.round, "guided": negative.guided, "similarity": similarity}
+    notes = example.notes | {"round": negative.round, "guided": negative.guided, "similarity": similarity}
     return Pair(example.prompt, example.chosen, (Answer(negative.text),), (1.0,), origin, notes)
 
 
@@ -49,7 +49,7 @@ def generate_pairs(
     for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
         pair = paired(example, negative, origin=origin)
         if pair is None:
-            bad.append(BadRow(example.prompt.provenance, row, EQUAL, negative.text))
+            bad.append(BadRow(example.prompt.provenance, row, NO_PAIR, negative.text))
         else:
             pairs.append(pair)
     return pairs, bad
