@@ -81,9 +81,8 @@ def main() -> None:
     print(f"{NUM_GROUPS} pairs, pocket model, one thread; largest difference {difference:.1e} nats")
     for name in ways:
         print(f"{name:<14}{flops[name] / 1e9:8.2f} GFLOP{seconds[name]:8.3f} CPU s")
-    print(
-        f"ratio         {flops['plain'] / flops['Policy.score']:8.2f}      {seconds['plain'] / seconds['Policy.score']:8.2f}"
-    )
+    ratios = [values["plain"] / values["Policy.score"] for values in (flops, seconds)]
+    print(f"ratio         {ratios[0]:8.2f}      {ratios[1]:8.2f}")
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ def test_formats(kind: str) -> None:
     assert np.abs(np.asarray(decoded).astype(int) - (255, 0, 0)).max() <= 2
 
 
-@pytest.mark.parametrize(
-    ("mode", "color"), [("RGBA", (0, 0, 255, 0)), ("LA", (0, 0)), ("RGBA", (9, 9, 9, 0))]
-)
+@pytest.mark.parametrize(("mode", "color"), [("RGBA", (0, 0, 255, 0)), ("LA", (0, 0)), ("RGBA", (9, 9, 9, 0))])
 def test_transparency_becomes_white(mode: str, color: tuple[int, ...]) -> None:
     assert load(Image.new(mode, (4, 4), color)).getpixel((0, 0)) == (255, 255, 255)
 
@@ -209,9 +207,7 @@ def test_resolve_finds(tmp_path: Path, there: str, name: str) -> None:
     assert resolve(tmp_path, str(path)) == path
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "none.jpg", "a\0b", "x" * 5000, "http://host/a.jpg", "00442786.jpg"]
-)
+@pytest.mark.parametrize("name", ["", ".", "none.jpg", "a\0b", "x" * 5000, "http://host/a.jpg", "00442786.jpg"])
 def test_resolve_knows_when_there_is_none(tmp_path: Path, name: str) -> None:
     (tmp_path / "000000442786.jpg").touch()
     assert resolve(tmp_path, name) is None

@@ -40,9 +40,7 @@ PROMPTS = st.builds(
     provenance=TEXT,
 )
 NOTES = st.dictionaries(TEXT, JSON, max_size=3)
-SUPERVISED = st.builds(
-    Pair, PROMPTS, st.builds(Answer, FULL, TURNS), rejected=st.just(()), origin=TEXT, notes=NOTES
-)
+SUPERVISED = st.builds(Pair, PROMPTS, st.builds(Answer, FULL, TURNS), rejected=st.just(()), origin=TEXT, notes=NOTES)
 
 
 @st.composite
@@ -224,9 +222,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pairs\.parquet: not a readable Parquet file"):
         read_pairs(path)
     pq.write_table(pa.table({"prompt": ["A?"], "x": [1]}), path)
-    with pytest.raises(
-        UserError, match="no column 'images', found prompt, x; needed are images, prompt, chosen"
-    ):
+    with pytest.raises(UserError, match="no column 'images', found prompt, x; needed are images, prompt, chosen"):
         read_pairs(path)
     wrong = pa.Table.from_pylist([GOOD | {"chosen": "a"}])
     pq.write_table(wrong, path)

@@ -29,9 +29,7 @@ def world(tmp_path):
     table = {
         "images": [{"id": i, "file_name": f"{i}.png"} for i in SCENES],
         "categories": [{"id": at, "name": name} for name, at in ids.items()],
-        "annotations": [
-            {"image_id": i, "category_id": ids[name]} for i, held in SCENES.items() for name in held
-        ],
+        "annotations": [{"image_id": i, "category_id": ids[name]} for i, held in SCENES.items() for name in held],
     }
     scenes = [
         {
@@ -134,9 +132,7 @@ def right_answer(prompt):
 def test_run_writes_rows_and_summary_and_asks_each_question_once(world, tmp_path):
     run, policy = tmp_path / "run", Parrot(right_answer)
     seen = []
-    entry = run_benchmark(
-        policy, pope_of(world), folder=run, batch_size=7, progress=lambda *at: seen.append(at)
-    )
+    entry = run_benchmark(policy, pope_of(world), folder=run, batch_size=7, progress=lambda *at: seen.append(at))
     rows = read_jsonl(run / "evaluate" / "pope.jsonl")
     assert len(rows) == entry["num_items"] == 3 * 5 * 6
     assert set(rows[0]) == {

@@ -95,8 +95,7 @@ def test_popular_and_adversarial_negatives_are_the_most_frequent_and_most_co_occ
 def test_random_negatives_differ_from_popular_ones():
     truth = random_truth()
     chosen = {
-        s: [q.object for q in build_questions(truth, num_images=50, seed=1, split=s) if q.label == "no"]
-        for s in SPLITS
+        s: [q.object for q in build_questions(truth, num_images=50, seed=1, split=s) if q.label == "no"] for s in SPLITS
     }
     assert len(set(chosen["popular"])) < len(set(chosen["adversarial"])) < len(set(chosen["random"]))
 

@@ -36,9 +36,7 @@ def test_interval_covers_the_truth_when_clustered_and_not_when_items_are_taken_a
 
 def test_same_distribution_as_drawing_clusters_in_a_loop():
     rng = np.random.default_rng(1)
-    items = [
-        (float(rng.integers(0, 3)), float(rng.integers(3, 6)), f"image {rng.integers(12)}") for _ in range(40)
-    ]
+    items = [(float(rng.integers(0, 3)), float(rng.integers(3, 6)), f"image {rng.integers(12)}") for _ in range(40)]
     numerator, denominator, clusters = zip(*items, strict=True)
     names = sorted(set(clusters))
     values = []
@@ -99,9 +97,7 @@ def paired_runs(rng, *, gain, num_clusters=60):
     base = rng.random((num_clusters, 4)) < rng.beta(2, 2, num_clusters)[:, None]
     lifted = base | (rng.random(base.shape) < gain)
     clusters = np.repeat(np.arange(num_clusters), 4).tolist()
-    return *(
-        np.column_stack([run.ravel(), np.ones(run.size)]).astype(float) for run in (base, lifted)
-    ), clusters
+    return *(np.column_stack([run.ravel(), np.ones(run.size)]).astype(float) for run in (base, lifted)), clusters
 
 
 def test_paired_difference_sees_what_two_intervals_hide():

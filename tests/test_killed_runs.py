@@ -18,8 +18,6 @@ from verisight.data.files import read_jsonl
 from verisight.data.records import write_pairs
 from verisight.types import Answer, ImageRef, Pair, Prompt
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 
 class Killed(BaseException):
     """Stands for a kill: nothing in the package may catch it."""

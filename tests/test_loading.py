@@ -11,9 +11,6 @@ from verisight.models.loading import check_model, load_model
 from verisight.models.policy import LoraSettings, Policy
 from verisight.types import Decoding, UserError
 
-# peft 0.21 asks transformers 5.23 by the old name
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 GROUPS = [pair(i).group for i in range(3)]
 
 

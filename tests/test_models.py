@@ -12,9 +12,6 @@ from verisight.models.encoding import Encoder
 from verisight.models.policy import LoraSettings, Policy, Reference, Sight
 from verisight.types import Answer, Decoding, Group, Message, Prompt, UserError
 
-# peft 0.21 asks transformers 5.23 by the old name
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 SHORT = Answer("No, there is not a dog.")
 HISTORY = (Message("user", "Is there a dog?"), Message("assistant", "Yes, there is a dog."))
 TEXT_ONLY = Prompt("text", (), "What color is it?")
@@ -273,3 +270,23 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused():
     processor.chat_template = f"{head}'BOT:'{tail}"
     with pytest.raises(UserError, match="does not continue its prompt"):
         Encoder(processor).answer(prompt(0), Answer("Yes"))
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(4, 8)], ids=["full", "lora"])
+def test_checkpointed_gradients_are_the_same_from_fewer_kept_tensors(lora):
+    found = []
+    for checkpointed in (False, True):
+        policy, kept = tiny_policy(), []
+        policy.tune(lora, train_projector=True, base_name="tiny")
+        if checkpointed:
+            policy.checkpoint_gradients()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            logp_sum = policy.score([pair(0).group, pair(1).group]).logp_sum
+        logp_sum.sum().backward()
+        found.append((logp_sum, [weight.grad for weight in policy.trainable().values()], sum(kept)))
+    (logp, gradients, size), (logp_again, gradients_again, size_again) = found
+    assert torch.allclose(logp, logp_again)
+    for left, right in zip(gradients, gradients_again, strict=True):
+        assert (left is None and right is None) or torch.allclose(left, right, atol=1e-5)
+    assert size_again < 0.7 * size
+    assert policy.sample([prompt(0)], decoding=Decoding(4, 0.0), seed=0)[0][0].num_tokens <= 4

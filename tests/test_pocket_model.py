@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from verisight.data.files import read_json, read_jsonl
 from verisight.models.loading import pocket_folder
@@ -45,6 +46,11 @@ def test_every_word_of_the_world_is_one_token_and_every_line_survives(tokenizer:
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_the_shipped_tokenizer(tokenizer: object, text: str) -> None:
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+def test_the_shipped_tokenizer_is_the_one_of_this_language() -> None:
+    shipped = AutoTokenizer.from_pretrained(pocket_folder())
+    assert shipped.get_vocab() == build_tokenizer(corpus()).get_vocab(), "rebuild the model: pocket/language.py changed"
 
 
 def test_the_shipped_model_is_a_small_llava_that_anybody_can_open() -> None:

@@ -68,9 +68,7 @@ def test_the_kind_of_a_default_node_may_be_left_out(base: Path) -> None:
     assert loaded.source.negatives.check == recipe.Dissimilar(rounds=2)
 
 
-def test_extends_merges_deeply_and_paths_stay_with_the_file_that_wrote_them(
-    base: Path, tmp_path: Path
-) -> None:
+def test_extends_merges_deeply_and_paths_stay_with_the_file_that_wrote_them(base: Path, tmp_path: Path) -> None:
     Path("recipes/deep").mkdir()
     child = write("deep/child.yaml", "extends: ../base.yaml\nsource: {data: {file: other.json}}\nseed: 4\n")
     loaded = recipe.load(child)

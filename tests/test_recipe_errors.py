@@ -23,10 +23,7 @@ def test_extends_in_a_circle_is_refused(base: Path) -> None:
     write("a.yaml", "extends: b.yaml\n")
     write("b.yaml", "extends: ./a.yaml\n")
     text = refusal(Path("recipes/a.yaml"))
-    assert (
-        text
-        == "recipes/a.yaml -> recipes/b.yaml -> recipes/a.yaml: found a circle of `extends`; accepted: a line"
-    )
+    assert text == "recipes/a.yaml -> recipes/b.yaml -> recipes/a.yaml: found a circle of `extends`; accepted: a line"
 
 
 @pytest.mark.parametrize(
@@ -207,8 +204,7 @@ CONTRADICTIONS = [
     ),
     (
         ["train.reference=adapter_off"],
-        "train.reference: found adapter_off with full tuning, which has no adapter; "
-        "accepted: auto or frozen_copy",
+        "train.reference: found adapter_off with full tuning, which has no adapter; accepted: auto or frozen_copy",
     ),
     (
         [*SFT_DATA, "objective.kind=sft", "train.reference=frozen_copy"],

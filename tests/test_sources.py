@@ -13,7 +13,7 @@ from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided
 from verisight.negatives.views import Masked
-from verisight.sources.generated import EQUAL, Generated, generate_pairs
+from verisight.sources.generated import NO_PAIR, Generated, generate_pairs
 from verisight.sources.offline import Offline
 from verisight.types import Answer, Pair
 
@@ -183,5 +183,5 @@ def test_an_answer_equal_to_the_chosen_is_reported_and_no_pair(policy, tmp_path)
         policy, examples, Told(equal=("row4",)), origin="told", seed=0, batch_size=3, journal=tmp_path / "j.jsonl"
     )
     assert [p.prompt.uid for p in pairs] == ["row0", "row1", "row2", "row3", "row5", "row6"]
-    assert (bad.file, bad.row, bad.reason) == ("tiny#4", 4, EQUAL)
+    assert (bad.file, bad.row, bad.reason) == ("tiny#4", 4, NO_PAIR)
     assert bad.detail.strip() == CHOSEN

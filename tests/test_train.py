@@ -21,9 +21,6 @@ from verisight.train.loop import Optimization, fit, lr_fraction
 from verisight.train.preference import Dpo, Outcome, PreferenceStep, SftStep
 from verisight.types import UserError
 
-# peft 0.21 asks transformers 5.23 by the old name
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 PAIRS = [pair(i) for i in range(5)]
 LORA = LoraSettings(r=4, alpha=8)
 BDHS = Hallucinate(

@@ -32,8 +32,6 @@ from verisight.data.files import read_json, read_jsonl
 from verisight.data.records import read_pairs
 from verisight.models.loading import pocket_folder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 FULL_KEYS = {
     *("step", "split", "loss", "margin_mean", "accuracy", "chosen_logp_mean", "rejected_logp_mean"),
     *("lr", "seconds", "origin"),

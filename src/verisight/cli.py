@@ -88,12 +88,15 @@ def report(
     base: Annotated[Path, typer.Argument(help="Folder of the base model's evaluation.")],
     runs: Annotated[list[Path], typer.Argument(help="Run folders to set beside it.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    images: Annotated[Path | None, typer.Option(help="Folder of the test pictures, if they moved.")] = None,
 ) -> None:
     """Write one self-contained HTML page that compares runs with the base model."""
     from verisight.study.report import Arm, write_report
 
-    arms = [Arm(folder.name, folder) for folder in (base, *runs)]
-    typer.echo(str(write_report(arms, target=out, title="Verisight report")))
+    folders = [base, *runs]
+    unique = len({folder.name for folder in folders}) == len(folders)
+    arms = [Arm(folder.name if unique else str(folder), folder) for folder in folders]
+    typer.echo(str(write_report(arms, target=out, title="Verisight report", images=images)))
 
 
 @app.command()

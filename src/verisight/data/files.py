@@ -57,9 +57,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
+        raise UserError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text at byte {error.start}, a JSON file is accepted") from error
 
@@ -124,9 +122,7 @@ def claim_run_folder(folder: Path, recipe_hash: str) -> bool:
     found = _read_bytes(folder / MARKER).decode(errors="replace").strip() if MARKER in names else None
     if found == recipe_hash:
         return True
-    what = (
-        f"files but no {MARKER}" if found is None else f"recipe {found[:12]}, this one is {recipe_hash[:12]}"
-    )
+    what = f"files but no {MARKER}" if found is None else f"recipe {found[:12]}, this one is {recipe_hash[:12]}"
     raise UserError(
         f"{folder}: already holds another run ({what}); name a new or empty folder, "
         "or start the unchanged recipe to resume it"

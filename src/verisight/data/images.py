@@ -165,9 +165,7 @@ def _is_cut(encoded: bytes) -> bool:
 def _check_size(size: tuple[int, int], *, max_pixels: int, where: str) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ImageError(
-            "image too large", f"{where} ({width} x {height} pixels, at most {max_pixels:,} accepted)"
-        )
+        raise ImageError("image too large", f"{where} ({width} x {height} pixels, at most {max_pixels:,} accepted)")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -65,16 +65,12 @@ def read_llava_instruct(
             bad.append(BadRow(str(path), index, error.reason, error.detail))
             continue
         uid = f"{index}:{row['id']}"
-        prompt = replace(
-            prompt, uid=uid, split_group=prompt.split_group or uid, provenance=f"{path.name}#{index}"
-        )
+        prompt = replace(prompt, uid=uid, split_group=prompt.split_group or uid, provenance=f"{path.name}#{index}")
         pairs.append(Pair(prompt, chosen, origin="llava_instruct", notes=dict(notes)))
     return Read(pairs, bad, len(rows))
 
 
-def enforce_bad_fraction(
-    bad: Sequence[BadRow], *, num_rows: int, max_bad_fraction: float, log: Path | None
-) -> None:
+def enforce_bad_fraction(bad: Sequence[BadRow], *, num_rows: int, max_bad_fraction: float, log: Path | None) -> None:
     """Write the unusable rows to `log` (JSON lines) if there are any, and stop when there are too many.
 
     `max_bad_fraction` is a share of `num_rows`, 0..1. No usable row at all is always too many.
@@ -154,17 +150,11 @@ def _check_shape(row: Any, *, where: str) -> None:
     if not isinstance(turns, list):
         raise UserError(f"{where}: conversations is a JSON {type(turns).__name__}, {_SHAPE}")
     for turn in turns:
-        if not (
-            isinstance(turn, dict)
-            and isinstance(turn.get("from"), str)
-            and isinstance(turn.get("value"), str)
-        ):
+        if not (isinstance(turn, dict) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str)):
             raise UserError(f"{where}: conversations holds {shorten(str(turn))}, {_SHAPE}")
 
 
-def _llava_row(
-    row: dict[str, Any], *, find: Callable[[str], ImageRef], text_only: bool
-) -> tuple[Prompt, Answer]:
+def _llava_row(row: dict[str, Any], *, find: Callable[[str], ImageRef], text_only: bool) -> tuple[Prompt, Answer]:
     """Prompt (uid and provenance still empty) and answer of a row of the right shape; raises Unusable."""
     turns = row["conversations"]
     check_order([turn["from"] for turn in turns], first="human", second="gpt")
@@ -197,9 +187,7 @@ def _llava_row(
 def _check_placeholder(question: str) -> None:
     num = question.count(PLACEHOLDER)
     if num == 0:
-        raise Unusable(
-            "no <image> placeholder", f"first turn is {shorten(question)}, one <image> is accepted"
-        )
+        raise Unusable("no <image> placeholder", f"first turn is {shorten(question)}, one <image> is accepted")
     if num > 1:
         raise Unusable("several <image> placeholders", f"{num} in {shorten(question)}, one is accepted")
 

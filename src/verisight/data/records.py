@@ -190,9 +190,7 @@ def _to_pair(row: dict[str, Any], *, fallback: str, folder: Path, check: Callabl
     rejected = [_message(turn) for turn in row["rejected"] or ()]
     check_order([turn.role for turn in (*prompt, *chosen)], first="user", second="assistant")
     if len(prompt) % 2 == 0:
-        raise Unusable(
-            "turns out of order", f"the prompt has {len(prompt)} turns and must end with the user's"
-        )
+        raise Unusable("turns out of order", f"the prompt has {len(prompt)} turns and must end with the user's")
     if rejected and not [turn.role for turn in (*rejected, *chosen[1:])] == ["assistant"]:
         raise Unusable("turns out of order", "chosen and rejected are one assistant turn each")
     answers = [turn.text for turn in rejected] + list(row.get("extra_rejected") or ())
@@ -228,9 +226,7 @@ def _message(turn: dict[str, Any]) -> Message:
     if role not in ("user", "assistant") or text is None:
         raise Unusable("turns out of order", f"found role {role!r}; user and assistant are accepted")
     if PLACEHOLDER in text:
-        raise Unusable(
-            "<image> in a text", f"{shorten(text)}; the images column says that there is a picture"
-        )
+        raise Unusable("<image> in a text", f"{shorten(text)}; the images column says that there is a picture")
     return Message(role, text)
 
 

@@ -62,9 +62,7 @@ class Chair:
         for truth in list(read_ground_truth(self.instances, self.captions).values())[: self.limit]:
             path = self.images / truth.file_name
             if not path.is_file():
-                raise UserError(
-                    f"{self.instances}: image {truth.image_id} is {truth.file_name}, not in {self.images}"
-                )
+                raise UserError(f"{self.instances}: image {truth.image_id} is {truth.file_name}, not in {self.images}")
             known: dict[str, Any] = {"objects": list(truth.ordered), "image": truth.file_name}
             if scenes is not None:
                 if truth.image_id not in scenes:

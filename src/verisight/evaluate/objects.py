@@ -25,12 +25,10 @@ _WORDS = {
     "motorcycle": "motorbike, motor bike, motor cycle, moped, scooter, motor scooter, dirt bike",
     "airplane": "plane, aeroplane, aircraft, jet, jetliner, airliner, biplane, passenger jet, jumbo jet",
     "bus": "minibus, school bus, double decker, double decker bus, tour bus",
-    "train": "locomotive, tram, subway train, passenger train, freight train, train car, train engine, "
-    "streetcar",
+    "train": "locomotive, tram, subway train, passenger train, freight train, train car, train engine, streetcar",
     "truck": "lorry, pickup, pickup truck, pick up truck, fire truck, firetruck, fire engine, dump truck, "
     "tow truck, semi truck, food truck, truck bed",
-    "boat": "ship, sailboat, sail boat, motorboat, motor boat, speedboat, rowboat, canoe, kayak, yacht, "
-    "ferry, raft",
+    "boat": "ship, sailboat, sail boat, motorboat, motor boat, speedboat, rowboat, canoe, kayak, yacht, ferry, raft",
     "traffic light": "traffic signal, stoplight, stop light",
     "fire hydrant": "hydrant",
     "stop sign": "",
@@ -79,8 +77,7 @@ _WORDS = {
     "pizza": "",
     "donut": "doughnut",
     "cake": "cupcake, cup cake, cheesecake, birthday cake, wedding cake, carrot cake",
-    "chair": "armchair, arm chair, rocking chair, office chair, lawn chair, beach chair, high chair, "
-    "stool, recliner",
+    "chair": "armchair, arm chair, rocking chair, office chair, lawn chair, beach chair, high chair, stool, recliner",
     "couch": "sofa, loveseat, settee, futon",
     "potted plant": "houseplant, house plant, pot plant",
     "bed": "bunk bed, mattress",
@@ -172,9 +169,7 @@ def find_objects(text: str) -> list[Mention]:
             continue
         name = phrases[phrase]
         start, end = tokens[at].start(), tokens[at + length - 1].end(1)
-        colour = (
-            phrase == ("orange",) and text[start:end].lower() == "orange" and _is_colour(words, joined, at)
-        )
+        colour = phrase == ("orange",) and text[start:end].lower() == "orange" and _is_colour(words, joined, at)
         if name is not None and not colour:
             mentions.append(Mention(name, start, end, text[start:end]))
         at += length

@@ -57,9 +57,7 @@ def build_questions(
         UserError: too few images hold enough objects, or an image leaves too few absent classes.
     """
     if num_images < 1 or per_image < 1:
-        raise UserError(
-            f"pope: num_images is {num_images}, per_image {per_image}; accepted is 1 or more for both"
-        )
+        raise UserError(f"pope: num_images is {num_images}, per_image {per_image}; accepted is 1 or more for both")
     eligible = [each for each in truth.values() if len(each.ordered) >= per_image]
     if len(eligible) < num_images:
         raise UserError(
@@ -179,8 +177,7 @@ class Pope:
         parse = parse_official if self.parser == "official" else parse_corrected
         said = [parse(row["answer"]) for row in rows]
         return [
-            row | {"said": word, "correct": word == row["truth"]["label"]}
-            for row, word in zip(rows, said, strict=True)
+            row | {"said": word, "correct": word == row["truth"]["label"]} for row, word in zip(rows, said, strict=True)
         ]
 
     def summary(self, scored: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:

@@ -105,9 +105,7 @@ def read_scenes(file: Path) -> dict[int, dict[str, Any]]:
                 raise UserError(f"{file}: entry {at} holds the object {name!r}; accepted are COCO's 80 names")
         for cell in (cell for several in cells.values() for cell in several):
             if cell not in CELLS:
-                raise UserError(
-                    f"{file}: entry {at} holds the cell {cell!r}; accepted are {', '.join(CELLS)}"
-                )
+                raise UserError(f"{file}: entry {at} holds the cell {cell!r}; accepted are {', '.join(CELLS)}")
     return scenes
 
 

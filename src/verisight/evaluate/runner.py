@@ -106,9 +106,7 @@ def score_folder(
     path = _rows_path(folder, benchmark.name)
     missing = [item.uid for item in items if item.uid not in rows]
     if missing:
-        raise UserError(
-            f"{path}: {len(missing)} of {len(items)} answers are missing, the first is {missing[0]!r}"
-        )
+        raise UserError(f"{path}: {len(missing)} of {len(items)} answers are missing, the first is {missing[0]!r}")
     scored = benchmark.score([_row(item, rows[item.uid]) for item in items])
     entry = {
         "metrics": benchmark.summary(scored, seed=seed),
@@ -152,9 +150,7 @@ def compare(
         UserError: the two runs answered different questions, were scored under different protocols, or hold a
             benchmark that `measures` doesn't know.
     """
-    summary_a, summary_b = (
-        _read_json(folder / "evaluate" / "summary.json") for folder in (folder_a, folder_b)
-    )
+    summary_a, summary_b = (_read_json(folder / "evaluate" / "summary.json") for folder in (folder_a, folder_b))
     table = {}
     for name in (name for name in summary_a if name in summary_b):
         if name not in measures:
@@ -191,12 +187,7 @@ def _differences(a: ScoredRun, b: ScoredRun, *, seed: int) -> dict[str, dict[str
 
 
 def _verdict(row: dict[str, Any], better: str) -> str:
-    if (
-        row["p_holm"] is None
-        or row["low"] is None
-        or row["p_holm"] >= SIGNIFICANCE
-        or row["low"] <= 0 <= row["high"]
-    ):
+    if row["p_holm"] is None or row["low"] is None or row["p_holm"] >= SIGNIFICANCE or row["low"] <= 0 <= row["high"]:
         return "can't tell"
     direction = "higher" if row["value"] > 0 else "lower"
     if better == "neutral":

@@ -132,9 +132,7 @@ def intervals(
     return result
 
 
-def summarise(
-    measures: Mapping[str, Measure], clusters: Sequence[Hashable], *, seed: int
-) -> dict[str, dict[str, Any]]:
+def summarise(measures: Mapping[str, Measure], clusters: Sequence[Hashable], *, seed: int) -> dict[str, dict[str, Any]]:
     """The metrics as the JSON values of a summary file: name -> {value, low, high, num}."""
     found = intervals(measures, clusters, seed=seed)
     return {name: interval._asdict() for name, interval in found.items()}

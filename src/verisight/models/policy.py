@@ -56,6 +56,15 @@ class Policy:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model.eval()
         self.encoder = Encoder(processor)
+        self._checkpointing = False
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only layer inputs for the backward pass of `score` and compute the rest again (Chen et al. 2016).
+
+        Sampling is not touched. Hugging Face layers do it in training mode only; dropout is 0: nothing else changes.
+        """
+        self.core.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        self._checkpointing = True
 
     def tune(self, lora: LoraSettings | None, *, train_projector: bool, base_name: str = "", seed: int = 0) -> None:
         """Choose what trains: a LoRA adapter, or (None) the whole language model; the projector if wanted.
@@ -108,13 +117,14 @@ class Policy:
         ids = pad(rows, value=self.encoder.pad_id, left=False).to(self.core.device)
         real = pad([[1] * len(row) for row in rows], value=0, left=False).to(ids.device)
         supervised = pad(masks, value=0, left=False).to(ids.device).bool()[:, 1:]
-        hidden = self.core.model(
-            input_ids=ids,
-            attention_mask=real,
-            position_ids=torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
-            use_cache=False,
-            **image_inputs(features),
-        ).last_hidden_state
+        with self._layers_checkpointed():
+            hidden = self.core.model(
+                input_ids=ids,
+                attention_mask=real,
+                position_ids=torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
+                use_cache=False,
+                **image_inputs(features),
+            ).last_hidden_state
         logits = self.core.lm_head(hidden[:, :-1][supervised]).float()
         token_logp = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:][supervised].unsqueeze(-1)).squeeze(-1)
         row_of_token = supervised.nonzero()[:, 0]
@@ -155,6 +165,17 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.encoder.processor.save_pretrained(folder)
+
+    @contextmanager
+    def _layers_checkpointed(self) -> Iterator[None]:
+        if not (self._checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        self.core.model.language_model.train()
+        try:
+            yield
+        finally:
+            self.core.model.language_model.eval()
 
     def _draw(
         self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], decoding: Decoding, seed: int,

@@ -35,9 +35,7 @@ class Lora(Node):
 
     kind: Literal["lora"] = "lora"
     r: Annotated[Count, about("rank of the adapters [Hu et al. 2021; paper appendix A: 128]")] = 128
-    alpha: Annotated[
-        Count, about("adapters are scaled by alpha / r [Hu et al. 2021; paper appendix A: 256]")
-    ] = 256
+    alpha: Annotated[Count, about("adapters are scaled by alpha / r [Hu et al. 2021; paper appendix A: 256]")] = 256
     targets: Annotated[Literal["language"], about("whose linear layers get one")] = "language"
 
 
@@ -52,12 +50,8 @@ class Model(Node):
 
     path: Annotated[Pretrained, about("model folder, hub id, or `pocket` for the built-in model")]
     dtype: Annotated[Literal["float32", "bfloat16"], about("number format of the weights")] = "float32"
-    tune: Annotated[Lora | Full, Field(discriminator="kind"), about("which language weights are trained")] = (
-        Lora()
-    )
-    train_projector: Annotated[
-        Switch, about("train the vision-to-language projector too [paper appendix A]")
-    ] = True
+    tune: Annotated[Lora | Full, Field(discriminator="kind"), about("which language weights are trained")] = Lora()
+    train_projector: Annotated[Switch, about("train the vision-to-language projector too [paper appendix A]")] = True
     trust_remote_code: Annotated[Switch, about("run Python code that comes with the model")] = False
 
 
@@ -120,12 +114,8 @@ class Dissimilar(Node):
         Pretrained,
         about("sentence encoder: folder, hub id, or `pocket` [Reimers and Gurevych 2019; paper section 3.4]"),
     ] = "sentence-transformers/all-mpnet-base-v2"
-    eps: Annotated[
-        Fraction, about("kept below this cosine similarity to the reference [paper section 3.4]")
-    ] = 0.97
-    rounds: Annotated[
-        Count, about("tries an answer gets; the last of several is free [paper algorithm 1, n_bdhs]")
-    ] = 5
+    eps: Annotated[Fraction, about("kept below this cosine similarity to the reference [paper section 3.4]")] = 0.97
+    rounds: Annotated[Count, about("tries an answer gets; the last of several is free [paper algorithm 1, n_bdhs]")] = 5
 
 
 class Always(Node):
@@ -145,24 +135,18 @@ class Sampling(Node):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.temperature == 0 and self.top_p < 1:
-            return self.refuse(
-                [f"found top_p {self.top_p} with temperature 0, which ignores it; accepted: 1"]
-            )
+            return self.refuse([f"found top_p {self.top_p} with temperature 0, which ignores it; accepted: 1"])
         return self
 
 
 class Negatives(Node):
     """How rejected answers are made: view x guidance x check [paper section 3.4]."""
 
-    view: Annotated[
-        Masked | Clean, Field(discriminator="kind"), about("what the model sees of the image")
-    ] = Masked()
+    view: Annotated[Masked | Clean, Field(discriminator="kind"), about("what the model sees of the image")] = Masked()
     guidance: Annotated[
         SentenceGuided | Free, Field(discriminator="kind"), about("how the answer follows the reference")
     ] = SentenceGuided()
-    check: Annotated[Dissimilar | Always, Field(discriminator="kind"), about("when an answer is kept")] = (
-        Dissimilar()
-    )
+    check: Annotated[Dissimilar | Always, Field(discriminator="kind"), about("when an answer is kept")] = Dissimilar()
     decoding: Annotated[Sampling, about("how tokens are drawn")] = Sampling()
     batch_size: Annotated[Count, about("prompts completed at once; changes speed and memory only")] = 16
 
@@ -190,9 +174,9 @@ class Dpo(Node):
     """Direct preference optimization [Rafailov et al. 2023, eq. 7; paper eq. 3]."""
 
     kind: Literal["dpo"] = "dpo"
-    beta: Annotated[
-        Positive, about("weight of staying near the reference, per nat [Rafailov et al. 2023, eq. 7]")
-    ] = 0.1
+    beta: Annotated[Positive, about("weight of staying near the reference, per nat [Rafailov et al. 2023, eq. 7]")] = (
+        0.1
+    )
     label_smoothing: Annotated[
         Smoothing, about("share of pairs taken to be swapped [Mitchell 2023, conservative DPO]")
     ] = 0.0

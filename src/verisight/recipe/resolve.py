@@ -41,10 +41,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def check_files(recipe: Recipe) -> None:
     """Raise one UserError with a line for every file, folder and model that the recipe names in vain."""
-    lines = [
-        f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}"
-        for key, value, what in _missing(recipe)
-    ]
+    lines = [f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}" for key, value, what in _missing(recipe)]
     if lines:
         raise UserError("\n".join(lines))
 

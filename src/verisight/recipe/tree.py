@@ -37,15 +37,13 @@ class Train(Node):
     """The optimisation: AdamW [Loshchilov and Hutter 2019]."""
 
     steps: Annotated[Count | None, about("optimizer steps; set this or epochs")] = None
-    epochs: Annotated[
-        Positive | None, about("passes over the data; set this or steps [paper appendix A: 3, 5, 7]")
-    ] = None
+    epochs: Annotated[Positive | None, about("passes over the data; set this or steps [paper appendix A: 3, 5, 7]")] = (
+        None
+    )
     batch_size: Annotated[
         Count, about("pairs per optimizer step, all devices together [paper appendix A: 16, 32, 48]")
     ] = 16
-    micro_batch_size: Annotated[
-        Count | None, about("pairs forwarded at once on a device; empty: batch_size")
-    ] = None
+    micro_batch_size: Annotated[Count | None, about("pairs forwarded at once on a device; empty: batch_size")] = None
     lr: Annotated[Positive, about("peak learning rate [paper appendix A: 1e-7 to 5e-6]")] = 5e-7
     projector_lr: Annotated[
         Positive | None, about("peak rate of the projector; empty: lr [paper appendix A: 2e-7 to 2e-5]")
@@ -58,19 +56,13 @@ class Train(Node):
     weight_decay: Annotated[
         NonNegative, about("decay of weights per step, times the rate [Loshchilov and Hutter 2019]")
     ] = 0.0
-    max_grad_norm: Annotated[
-        Positive, about("gradients are scaled down to this 2-norm [Pascanu et al. 2013]")
-    ] = 1.0
+    max_grad_norm: Annotated[Positive, about("gradients are scaled down to this 2-norm [Pascanu et al. 2013]")] = 1.0
     adam_betas: Annotated[
         tuple[Momentum, Momentum], about("decay per step of the gradient's two moments [Kingma and Ba 2015]")
     ] = (0.9, 0.999)
-    checkpoint_every: Annotated[
-        Count | None, about("steps between checkpoints; empty: none before the end")
-    ] = None
+    checkpoint_every: Annotated[Count | None, about("steps between checkpoints; empty: none before the end")] = None
     keep_checkpoints: Annotated[Count, about("newest checkpoints kept")] = 1
-    gradient_checkpointing: Annotated[
-        Switch, about("recompute activations to save memory [Chen et al. 2016]")
-    ] = False
+    gradient_checkpointing: Annotated[Switch, about("recompute activations to save memory [Chen et al. 2016]")] = False
     reference: Annotated[
         Literal["auto", "adapter_off", "frozen_copy"],
         about("where reference log-probs come from; auto: adapter_off with lora, frozen_copy with full"),
@@ -85,9 +77,7 @@ class Train(Node):
             most = f"batch_size ({self.batch_size})"
             found.append(f"found micro_batch_size {self.micro_batch_size}; accepted: 1 to {most}")
         if self.keep_checkpoints > 1 and self.checkpoint_every is None:
-            found.append(
-                f"found keep_checkpoints {self.keep_checkpoints}; accepted: only with checkpoint_every"
-            )
+            found.append(f"found keep_checkpoints {self.keep_checkpoints}; accepted: only with checkpoint_every")
         return self.refuse(found)
 
 
@@ -104,9 +94,7 @@ class Recipe(Node):
     source: Annotated[Source, about("where pairs come from")]
     objective: Annotated[Objective, about("how answers are compared")]
     train: Annotated[Train, about("the optimisation")]
-    evaluate: Annotated[
-        tuple[Benchmark, ...], about("what is measured after training, each benchmark once")
-    ] = ()
+    evaluate: Annotated[tuple[Benchmark, ...], about("what is measured after training, each benchmark once")] = ()
     max_bad_fraction: Annotated[Fraction, about("share of unusable rows accepted; more stops the run")] = 0.0
 
     @model_validator(mode="after")
@@ -135,8 +123,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if isinstance(model.tune, Full) and train.reference == "adapter_off":
         yield (
-            "train.reference: found adapter_off with full tuning, which has no adapter; "
-            "accepted: auto or frozen_copy"
+            "train.reference: found adapter_off with full tuning, which has no adapter; accepted: auto or frozen_copy"
         )
     kinds = [benchmark.kind for benchmark in recipe.evaluate]
     for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):

@@ -57,9 +57,7 @@ def read_layers(path: Path, chain: tuple[Path, ...] = ()) -> list[Layer]:
     Raises UserError for a file that is missing, not YAML or not a mapping, and for files in a circle.
     """
     if path.resolve() in (file.resolve() for file in chain):
-        raise UserError(
-            " -> ".join(map(str, (*chain, path))) + ": found a circle of `extends`; accepted: a line"
-        )
+        raise UserError(" -> ".join(map(str, (*chain, path))) + ": found a circle of `extends`; accepted: a line")
     tree = _parse_file(path, asked_by=chain[-1] if chain else None)
     parent = tree.pop("extends", None)
     if parent is not None and not (isinstance(parent, str) and parent):
@@ -80,9 +78,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> tuple[dic
         name, equals, raw = text.partition("=")
         keys = tuple(name.strip().split("."))
         if not equals or not all(keys):
-            raise UserError(
-                f"{COMMAND_LINE}: found {text!r}; accepted: key.path=value, for example train.lr=1e-6"
-            )
+            raise UserError(f"{COMMAND_LINE}: found {text!r}; accepted: key.path=value, for example train.lr=1e-6")
         try:
             value = _located(yaml.load(raw, _Loader), Path.cwd())
         except (yaml.YAMLError, ValueError) as error:
@@ -98,9 +94,7 @@ def merge(parent: Any, child: Any) -> Any:
     """The parent's keys, overlaid by the child's. Lists are replaced, and nodes whose `kind` changes."""
     if not (isinstance(parent, dict) and isinstance(child, dict)) or _changes_kind(parent, child.get("kind")):
         return child
-    return parent | {
-        key: merge(parent[key], value) if key in parent else value for key, value in child.items()
-    }
+    return parent | {key: merge(parent[key], value) if key in parent else value for key, value in child.items()}
 
 
 def assign(tree: Any, keys: Keys, value: Any, parents: Keys = ()) -> Any:
@@ -111,25 +105,19 @@ def assign(tree: Any, keys: Keys, value: Any, parents: Keys = ()) -> Any:
     if isinstance(tree, list):
         if not head.isdecimal() or int(head) >= len(tree):
             accepted = f"0 to {len(tree) - 1}" if tree else "no entry, the list is empty"
-            raise UserError(
-                f"{COMMAND_LINE}: {'.'.join(parents)}: found entry {head!r}; accepted: {accepted}"
-            )
+            raise UserError(f"{COMMAND_LINE}: {'.'.join(parents)}: found entry {head!r}; accepted: {accepted}")
         changed = assign(tree[int(head)], rest, value, (*parents, head))
         return [changed if index == int(head) else old for index, old in enumerate(tree)]
     if not isinstance(tree, dict | None):
         problem = f"{'.'.join(parents)} is {tree!r} and has no key {head!r}"
-        raise UserError(
-            f"{COMMAND_LINE}: {'.'.join((*parents, *keys))}: {problem}; accepted: a key of the recipe"
-        )
+        raise UserError(f"{COMMAND_LINE}: {'.'.join((*parents, *keys))}: {problem}; accepted: a key of the recipe")
     tree = tree or {}
     if keys == ("kind",) and _changes_kind(tree, value):
         return {"kind": value}
     return tree | {head: assign(tree.get(head), rest, value, (*parents, head))}
 
 
-def problems(
-    error: ValidationError, root: type[BaseModel], layers: Sequence[Layer], fallback: str
-) -> list[str]:
+def problems(error: ValidationError, root: type[BaseModel], layers: Sequence[Layer], fallback: str) -> list[str]:
     """Each problem as `file: key.path: what was found; what is accepted`.
 
     The file is the last layer that wrote the key (of a missing key: its node), else `fallback`.
@@ -161,9 +149,7 @@ def _parse_file(path: Path, asked_by: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{whose}: {error.strerror}; accepted: a YAML recipe file") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            f"{whose}: found text that is not YAML ({_line(error)}); accepted: a YAML mapping"
-        ) from error
+        raise UserError(f"{whose}: found text that is not YAML ({_line(error)}); accepted: a YAML mapping") from error
     if not isinstance(tree, dict):
         found = "an empty file" if tree is None else f"a {type(tree).__name__}"
         raise UserError(f"{whose}: found {found}; accepted: a YAML mapping of recipe keys")

@@ -104,6 +104,8 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     source = build.online_source(recipe, rows)
     policy = build.open_model(recipe.model)
     build.tune(policy, recipe.model, seed=recipe.seed)
+    if recipe.train.gradient_checkpointing:
+        policy.checkpoint_gradients()
     optimization = build.optimization(recipe.train, num_pairs=len(rows))
     fit(
         policy,
