@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,10 @@ def run_demo(out: Path, *, seed: int = 0, size: Size | None = None, model: str =
     for recipe in arms.values():
         aligned = recipe.model.model_copy(update={"path": str(train(recipe, quiet=quiet))})
         evaluate(build.open_model(aligned), benchmarks, folder=recipe.output, quiet=quiet)
-    shown = [Arm("base", out / "base"), *(Arm(label, recipe.output) for label, recipe in arms.items())]
+    shown = [Arm("base", out / "base"), *(Arm(label, out / recipe.output.name) for label, recipe in arms.items())]
     title = f"Verisight demo, seed {seed}: the pocket model before and after alignment"
     report = write_report(shown, target=out / "report.html", title=title, images=data / "test" / "images")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(terminal_table(comparison(shown)))
     console.print(f"{time.monotonic() - started:.0f} s. Report: {report}", soft_wrap=True, highlight=False)
     return report

@@ -23,6 +23,7 @@ __all__ = ["Arm", "Report", "collect", "comparison", "markdown_table", "terminal
 
 SHOWN_FIRST = 6  # cards shown before the rest is folded away
 _MAX_POINTS = 400  # of a curve; longer ones are averaged over neighbouring steps
+_SHORTER = 0.5  # words an answer; less is not worth a warning
 _CUT_OFF = 0.01  # share of answers cut off by the token limit from which on the report says so
 _UNPARSED = 0.01  # share of yes/no answers that say neither, likewise
 
@@ -164,7 +165,9 @@ def _cautions(rows: Sequence[Row], summaries: dict[str, dict[str, Any]]) -> Iter
             if verdicts.get("recall") == "worse":
                 yield f"{label} makes up less, but also names fewer of the objects that are there."
             if verdicts.get("length_words") == "lower":
-                yield f"{label} makes up less, but its answers also became shorter."
+                words = -(by_name["length_words"][1][label].value or 0.0)
+                if words >= _SHORTER:
+                    yield f"{label} makes up less, but its answers also became shorter (by {words:.1f} words)."
         cut_off = entry.get("chair", {}).get("metrics", {}).get("truncated_fraction", {}).get("value") or 0.0
         if cut_off >= _CUT_OFF:
             yield f"{label}: {cut_off:.1%} of the descriptions were cut off by the token limit."
