@@ -74,14 +74,14 @@ def test_the_assets_are_small_and_hold_no_code() -> None:
     assert {path.suffix for path in files} <= {".json", ".jinja", ".safetensors", ".md", ".txt"}
 
 
-def test_the_encoder_hears_objects_and_places_more_than_articles() -> None:
+def test_the_encoder_hears_objects_more_than_word_order() -> None:
     from verisight.negatives.checks import load_encoder
 
     said = "There is a dog in the top left."
-    others = ["There is an dog in the top left.", "There is a zebra in the top left.", said]
+    others = ["In the top left there is a dog.", "There is a zebra in the top left.", said]
     vectors = load_encoder(str(pocket_folder().parent / "encoder")).encode([said, *others], normalize_embeddings=True)
-    article, thing, same = vectors[1:] @ vectors[0]
-    assert thing < 0.9 < article
+    order, thing, same = vectors[1:] @ vectors[0]
+    assert thing < 0.5 < 0.85 < order
     assert same == pytest.approx(1.0, abs=1e-5)
 
 
