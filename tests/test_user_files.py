@@ -30,7 +30,7 @@ from user_files import (
 from verisight import recipe
 from verisight.data.files import read_json, read_jsonl
 from verisight.data.records import read_pairs
-from verisight.models.loading import pocket_folder
+from verisight.models.loading import pocket_folder, quiet_peft
 
 FULL_KEYS = {
     *("step", "split", "loss", "margin_mean", "accuracy", "chosen_logp_mean", "rejected_logp_mean"),
@@ -179,7 +179,8 @@ def test_a_lora_run_leaves_an_adapter_that_peft_opens(made: Path, files: Files) 
     finished("eval", *words)
     assert read_json(run / "model" / "adapter_config.json")["base_model_name_or_path"] == "pocket"
     base = AutoModelForImageTextToText.from_pretrained(pocket_folder())
-    tuned = PeftModel.from_pretrained(base, str(run / "model")).eval()
+    with quiet_peft():
+        tuned = PeftModel.from_pretrained(base, str(run / "model")).eval()
     processor = AutoProcessor.from_pretrained(run / "model")
     assert greedy(tuned, processor, files.pictures / "coffee.png") == answer_of(run, "coffee.png")
     drawn = {name: weight for name, weight in weights(run).items() if "lora_B" in name}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -58,13 +61,22 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
         from peft import PeftModel
 
         base, _ = load_model(_base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
-        model = PeftModel.from_pretrained(base, source).merge_and_unload()
+        with quiet_peft():
+            model = PeftModel.from_pretrained(base, source).merge_and_unload()
     else:
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=trust_remote_code
         )
     processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=trust_remote_code)
     return model.eval(), processor
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warning that peft asks transformers by a name that is going away; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
 
 
 def _base_of(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -18,6 +17,7 @@ from torch import Tensor
 from verisight.models.decode import Row, Stop, decode, image_inputs
 from verisight.models.encoding import EncodedPrompt, Encoder, pad
 from verisight.models.hiding import Positions, token_positions, visible_tokens
+from verisight.models.loading import quiet_peft
 from verisight.types import Decoding, Group, Prompt, Sampled
 
 PROJECTOR = "multi_modal_projector"
@@ -81,8 +81,7 @@ class Policy:
                 target_modules=_LANGUAGE_LINEARS,
                 modules_to_save=[PROJECTOR] if train_projector else None,
             )
-            with torch.random.fork_rng(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft's own call
+            with torch.random.fork_rng(), quiet_peft():
                 torch.manual_seed(seed)
                 self.model = get_peft_model(self.model, config).eval()
             self.model.peft_config["default"].base_model_name_or_path = base_name
