@@ -73,7 +73,7 @@ def pairs(recipe: Recipe, *, quiet: bool = False) -> list[Pair]:
     folder, source = open_run(recipe), recipe.source
     target = folder / "pairs.parquet"
     if target.exists():
-        return list(read_pairs(target, check_images=False).pairs)
+        return _written_pairs(target)
     rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
     hallucinate = build.hallucinate(source.negatives)
     policy = build.open_model(recipe.model)
@@ -87,7 +87,14 @@ def pairs(recipe: Recipe, *, quiet: bool = False) -> list[Pair]:
     enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=1.0, log=folder / EQUAL_PAIRS)
     write_pairs(target, made)
     journal.unlink()
-    return made
+    return _written_pairs(target)
+
+
+def _written_pairs(target: Path) -> list[Pair]:
+    """The pairs of a finished file, the same for the run that wrote it and for one that resumes."""
+    read = read_pairs(target, check_images=False)
+    enforce_bad_fraction(read.bad, num_rows=read.num_rows, max_bad_fraction=0.0, log=None)
+    return read.pairs
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
