@@ -231,3 +231,11 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([GOOD | {"prompt": [{"role": "user", "content": ["A?"]}]}]), path)
     with pytest.raises(UserError, match=r"column 'prompt' is list<.*list<.* is accepted"):
         read_pairs(path)
+
+
+def test_other_tools_are_told_that_the_pictures_are_pictures(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.parquet", [])
+    schema = pq.read_schema(tmp_path / "pairs.parquet")
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["images"] == {"feature": {"_type": "Image"}, "_type": "List"}
+    assert list(features) == schema.names

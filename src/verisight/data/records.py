@@ -36,6 +36,19 @@ SCHEMA = pa.schema(
         ("notes", pa.string()),
     ]
 )
+# What `datasets` reads the columns' features from: without it pictures would load as structs of bytes and path.
+_TEXT = {"dtype": "string", "_type": "Value"}
+_TURNS = {"feature": {"role": _TEXT, "content": _TEXT}, "_type": "List"}
+_FEATURES = {
+    "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    **dict.fromkeys(("prompt", "chosen", "rejected"), _TURNS),
+    **dict.fromkeys(("uid", "origin", "provenance", "split_group", "license"), _TEXT),
+    "extra_rejected": {"feature": _TEXT, "_type": "List"},
+    "weights": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"},
+    "notes": _TEXT,
+}
+assert list(_FEATURES) == SCHEMA.names, "one feature a column"
+_WRITTEN = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
 _REQUIRED = ("images", "prompt", "chosen", "rejected")
 _GROUP_ROWS = 256
 _GROUP_BYTES = 64 * 2**20
@@ -52,9 +65,9 @@ def write_pairs(path: Path, pairs: Iterable[Pair], *, license: str = "") -> int:
     """
     folder = _full(path).parent
     num_rows = 0
-    with replacing(path) as handle, pq.ParquetWriter(handle, SCHEMA) as writer:
+    with replacing(path) as handle, pq.ParquetWriter(handle, _WRITTEN) as writer:
         for rows in _groups(_to_row(pair, folder=folder, license=license) for pair in pairs):
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(rows, schema=_WRITTEN))
             num_rows += len(rows)
     return num_rows
 
