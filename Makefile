@@ -22,7 +22,8 @@ check: $(VENV)/developed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py
 
-# A CPU build of torch comes first, pinned, so that nothing pulls a build for accelerators.
+# torch comes first and pinned, so that nothing replaces it. Where pip finds a CPU wheel (PIP_FIND_LINKS,
+# PIP_EXTRA_INDEX_URL) it is taken; on Linux the plain index has an accelerator build only, which is larger and works too.
 $(VENV)/installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"

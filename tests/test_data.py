@@ -160,6 +160,11 @@ def test_a_row_of_several_turns_is_one_pair(tmp_path: Path) -> None:
     assert (pair.rejected, pair.origin, pair.notes) == ((), "llava_instruct", {"license": "cc-by-4.0"})
 
 
+def test_a_limit_leaves_later_rows_unread(tmp_path: Path) -> None:
+    good, broken = row("<image>\nA?", "a"), row("<image>\nA?", "")
+    assert (read(tmp_path, good, good, broken, limit=2).bad, read(tmp_path, good, broken).num_rows) == ([], 2)
+
+
 OK = ("<image>\nA?", "a")
 BAD_ROWS = [
     (row("A?", "a"), "no <image> placeholder", "'A?'"),

@@ -96,7 +96,7 @@ def test_the_license_of_a_row_wins(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "p.parquet")["license"].to_pylist() == ["mit"]
 
 
-def test_paths_move_with_the_folder_or_stay_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, outside = tmp_path / "run" / "images" / "a.png", tmp_path / "b.png"
     inside.parent.mkdir(parents=True)
     for path in (inside, outside):
@@ -106,11 +106,12 @@ def test_paths_move_with_the_folder_or_stay_absolute(tmp_path: Path, monkeypatch
     refs = tuple(ImageRef(path=path) for path in (inside, outside, relative))
     write_pairs(Path("run/pairs.parquet"), [pair(images=refs)])
     stored = pq.read_table("run/pairs.parquet")["images"].to_pylist()[0]
-    assert [image["path"] for image in stored] == ["images/a.png", str(outside), "images/a.png"]
-    (tmp_path / "run").rename(tmp_path / "moved")
-    (found,) = read_pairs(Path("moved/pairs.parquet")).pairs
-    moved = tmp_path / "moved" / "images" / "a.png"
-    assert [ref.path for ref in found.prompt.images] == [moved, outside, moved]
+    assert [image["path"] for image in stored] == [str(inside), str(outside), str(inside)]
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "run" / "pairs.parquet").rename(tmp_path / "moved" / "pairs.parquet")
+    monkeypatch.chdir(tmp_path / "moved")
+    (found,) = read_pairs(Path("pairs.parquet")).pairs
+    assert [ref.path for ref in found.prompt.images] == [inside, outside, inside]
 
 
 def test_rows_are_streamed_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +181,7 @@ BAD_ROWS = [
     ),
     ({"prompt": [turn("user", "<image>\nA?")]}, "<image> in a text", "images column"),
     ({"weights": [0.5, 0.5]}, "weights do not fit", "2 weights for 1"),
+    ({"weights": [5.0]}, "weights do not fit", "summing to 1"),
     ({"notes": "{"}, "notes unreadable", "'{' is not JSON"),
     ({"notes": "[]"}, "notes unreadable", "not a JSON object"),
 ]

@@ -124,6 +124,15 @@ def test_chair_refuses_what_is_not_there(world):
         chair_of(world, limit=0).items()
 
 
+def test_a_picture_outside_the_folder_is_refused(world):
+    table = json.loads((world / "instances.json").read_text())
+    (world.parent / "secret.png").write_bytes(b"picture")
+    table["images"][0]["file_name"] = "../secret.png"
+    (world / "instances.json").write_text(json.dumps(table))
+    with pytest.raises(UserError, match="secret.png"):
+        chair_of(world).items()
+
+
 def right_answer(prompt):
     held = SCENES[int(prompt.split_group)]
     return "Yes." if any(f" {name} " in prompt.text for name in held) else "No."

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tiny import pair, prompt, tiny_policy
 from verisight.models.loading import check_model, load_model
@@ -125,7 +126,7 @@ def test_saved_adapters_come_back_on_their_base_and_on_each_other(tmp_path, trai
         assert unpickled(folder)
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == name
         again = reopened(folder)
-        assert not again.has_adapter
+        assert again.has_adapter, "merging would round small adapters away"
         assert_same(policy, again)
         policy, name = again, str(folder)
     shutil.rmtree(tmp_path / "first")
@@ -144,3 +145,29 @@ def test_a_model_opens_in_the_asked_precision(tmp_path):
     tiny_policy().save(tmp_path / "model")
     model, _ = load_model(str(tmp_path / "model"), dtype="bfloat16")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_small_adapter_on_a_bfloat16_base_survives_saving(tmp_path):
+    tiny_policy().save(tmp_path / "base")
+    policy = Policy(*load_model(str(tmp_path / "base"), dtype="bfloat16"))
+    start = policy.score(GROUPS).logp_sum
+    policy.tune(LoraSettings(r=2, alpha=4), train_projector=True, base_name=str(tmp_path / "base"))
+    assert {weight.dtype for weight in policy.trainable().values()} == {torch.float32}
+    moved(policy, by=1e-3)
+    policy.save(tmp_path / "model")
+    again = Policy(*load_model(str(tmp_path / "model"), dtype="bfloat16"))
+    assert_same(policy, again)
+    assert not torch.equal(again.score(GROUPS).logp_sum, start)
+    assert again.sample([prompt(0)], decoding=Decoding(3), seed=0)[0][0].num_tokens <= 3
+
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+    tiny_policy().save(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = {name: w for name, w in load_file(file).items() if "multi_modal_projector" not in name}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 4 weights of its model, such as .*multi_modal_projector"):
+        load_model(str(tmp_path / "model"), dtype="float32")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_model(str(tmp_path / "model"), dtype="float32")

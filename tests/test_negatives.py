@@ -79,7 +79,7 @@ def algorithm1(check, **changes):
     ],
 )
 def test_sentences(text, sentences):
-    assert split_sentences(text) == sentences
+    assert [text[first:end] for first, end in split_sentences(text)] == sentences
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_every_prefix_is_the_true_previous_sentences_and_a_beginning(scripted):
     made = algorithm1(Always(), rounds=1)(scripted, PROMPTS, REFERENCES, seed=0)
     [call] = scripted.branches
     for row, reference, negative, prefixes in zip(PROMPTS, REFERENCES, made, call["prefixes"], strict=True):
-        sentences, endings = split_sentences(reference), []
+        sentences, endings = [reference[first:end] for first, end in split_sentences(reference)], []
         for k, prefix in enumerate(prefixes):
             whole = scripted.encoder.text_tokens(row, " ".join(sentences[: k + 1]))[0]
             before = scripted.encoder.text_tokens(row, " ".join(sentences[:k]))[0] if k else []
@@ -108,6 +108,15 @@ def test_every_prefix_is_the_true_previous_sentences_and_a_beginning(scripted):
             assert len(before) < len(prefix) < len(whole)
             endings.append(f"{scripted.encoder.decode(prefix[len(before) :])} a rabbit.")
         assert negative.text == " ".join(endings)
+
+
+def test_paragraphs_stay_in_prefixes_and_in_the_negative(scripted):
+    reference = "There is a dog.\n\nThere is a cow.\n\nThere is a bus."
+    [made] = algorithm1(Always(), rounds=1)(scripted, PROMPTS[:1], [reference], seed=0)
+    assert made.text.count("\n\n") == 2
+    [call] = scripted.branches
+    [prefixes] = call["prefixes"]
+    assert [scripted.encoder.tokenizer.decode(list(prefix)).count("\n\n") for prefix in prefixes] == [0, 1, 2]
 
 
 def test_cuts_fall_everywhere_but_leave_a_token_on_both_sides(scripted):

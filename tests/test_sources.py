@@ -15,7 +15,7 @@ from verisight.negatives.guidance import SentenceGuided
 from verisight.negatives.views import Masked
 from verisight.sources.generated import NO_PAIR, Generated, generate_pairs
 from verisight.sources.offline import Offline
-from verisight.types import Answer, Pair
+from verisight.types import Answer, Pair, UserError
 
 PAIRS = [pair(i) for i in range(7)]
 EXAMPLES = [Pair(p.prompt, Answer(CHOSEN)) for p in PAIRS]
@@ -160,6 +160,13 @@ def test_killed_generation_continues_to_the_same_pairs(policy, tmp_path, calls):
     assert again.left == 0
     assert list(accumulate(advanced))[-1] == 7
     assert advanced[0] == 2 * calls
+
+
+def test_a_journal_of_other_rows_is_refused(policy, tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    generated(policy, BDHS, journal)
+    with pytest.raises(UserError, match="line 1 was made for another row than"):
+        generate_pairs(policy, EXAMPLES[::-1], BDHS, origin="bdhs_attn", seed=4, batch_size=2, journal=journal)
 
 
 def test_a_half_written_journal_row_is_made_again(policy, tmp_path):

@@ -53,13 +53,13 @@ def tune(policy: Policy, model: recipe.Model, *, seed: int = 0) -> None:
 def read_data(data: recipe.Instruct | recipe.Pairs) -> tuple[list[Pair], list[BadRow], int]:
     """Usable rows, unusable ones, and how many there were."""
     match data:
-        case recipe.Instruct(file=file, images=images):
-            read = read_llava_instruct(file, image_root=images)
-        case recipe.Pairs(file=file):
-            read = read_pairs(file)
+        case recipe.Instruct(file=file, images=images, limit=limit):
+            read = read_llava_instruct(file, image_root=images, limit=limit)
+        case recipe.Pairs(file=file, limit=limit):
+            read = read_pairs(file, limit=limit)
         case other:
             assert_never(other)
-    return list(read.pairs)[: data.limit], list(read.bad), read.num_rows
+    return read.pairs, read.bad, read.num_rows
 
 
 def examples(one: recipe.Recipe, *, log: Path) -> list[Pair]:
@@ -115,7 +115,13 @@ def online_source(one: recipe.Recipe, rows: list[Pair]) -> Source:
     """A source of pairs. `rows`: examples, or (for a source generated offline) the finished pairs."""
     match one.source:
         case recipe.Generated(when="online", negatives=negatives):
-            return Generated(rows, hallucinate(negatives), origin=origin(negatives), seed=one.seed)
+            return Generated(
+                rows,
+                hallucinate(negatives),
+                origin=origin(negatives),
+                seed=one.seed,
+                batch_size=negatives.batch_size,
+            )
         case recipe.Generated() | recipe.Offline():
             return Offline(rows, seed=one.seed)
         case other:

@@ -74,6 +74,7 @@ def evaluate(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = Fal
     from verisight.study.run import evaluate_run
 
     folder, summaries = evaluate_run(loaded, quiet=quiet)
+    typer.echo(f"measured: {'the aligned model' if folder == loaded.output else 'the starting model'}")
     for name, entry in summaries.items():
         typer.echo(f"{name} ({entry['protocol']}, {entry['num_items']} items)")
         for metric, found in entry["metrics"].items():

@@ -114,7 +114,10 @@ def claim_run_folder(folder: Path, recipe_hash: str) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, a run needs a folder of its own")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: {folder} cannot be made ({error.strerror}); accepted: a folder that can") from error
     names = {name for name in os.listdir(folder) if not (name.startswith(".") and name.endswith(".tmp"))}
     if not names:
         write_atomic(folder / MARKER, recipe_hash + "\n")

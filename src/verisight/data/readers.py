@@ -36,14 +36,20 @@ class Unusable(ValueError):
 
 
 def read_llava_instruct(
-    path: Path, *, image_root: Path, check_images: bool = True, text_only: bool = False, license: str = ""
+    path: Path,
+    *,
+    image_root: Path,
+    check_images: bool = True,
+    text_only: bool = False,
+    license: str = "",
+    limit: int | None = None,
 ) -> Read:
     """LLaVA-Instruct JSON (Liu et al. 2023, llava_instruct_150k and kin) as supervised pairs, one per row.
 
     The placeholder is taken out of the human turns wherever it stands. Of a row with several turns the first
     answer is `chosen`, the rest its `follow_up`. `text_only` accepts rows without a picture, as in
     llava_v1_5_mix665k. `check_images` decodes every picture once; without it the files only have to exist.
-    `license` goes to `notes`. Unusable rows are returned, not raised.
+    `license` goes to `notes`; `limit` reads the first rows only. Unusable rows are returned, not raised.
 
     Raises:
         UserError: not JSON, not a list of objects of that shape, or `image_root` is no folder.
@@ -57,7 +63,7 @@ def read_llava_instruct(
     notes = {"license": license} if license else {}
     pairs: list[Pair] = []
     bad: list[BadRow] = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows[:limit]):
         _check_shape(row, where=f"{path}: row {index}")
         try:
             prompt, chosen = _llava_row(row, find=find, text_only=text_only)
@@ -67,7 +73,7 @@ def read_llava_instruct(
         uid = f"{index}:{row['id']}"
         prompt = replace(prompt, uid=uid, split_group=prompt.split_group or uid, provenance=f"{path.name}#{index}")
         pairs.append(Pair(prompt, chosen, origin="llava_instruct", notes=dict(notes)))
-    return Read(pairs, bad, len(rows))
+    return Read(pairs, bad, len(pairs) + len(bad))
 
 
 def enforce_bad_fraction(bad: Sequence[BadRow], *, num_rows: int, max_bad_fraction: float, log: Path | None) -> None:

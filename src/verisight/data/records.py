@@ -7,7 +7,9 @@ or its bytes; `ImageRef.sha256` is not stored.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,34 +59,34 @@ _GROUP_BYTES = 64 * 2**20
 def write_pairs(path: Path, pairs: Iterable[Pair], *, license: str = "") -> int:
     """Write pairs row group by row group, atomically.
 
-    A picture below the folder of `path` is stored relative to it, any other with its absolute path. `license`
+    A picture is stored with its absolute path, so that any tool finds it from any folder. `license`
     fills the column of rows whose notes name none.
 
     Returns:
         How many rows were written.
     """
-    folder = _full(path).parent
     num_rows = 0
     with replacing(path) as handle, pq.ParquetWriter(handle, _WRITTEN) as writer:
-        for rows in _groups(_to_row(pair, folder=folder, license=license) for pair in pairs):
+        for rows in _groups(_to_row(pair, license=license) for pair in pairs):
             writer.write_table(pa.Table.from_pylist(rows, schema=_WRITTEN))
             num_rows += len(rows)
     return num_rows
 
 
-def read_pairs(path: Path, *, check_images: bool = True) -> Read:
+def read_pairs(path: Path, *, check_images: bool = True, limit: int | None = None) -> Read:
     """All pairs of a file that `write_pairs` or another tool wrote in the same layout.
 
     Unusable are rows with an empty or equal answer, a missing or broken picture, turns out of order, or an
     image placeholder in a text; they are returned, not raised. Columns beyond images, prompt, chosen and
     rejected may be missing. `check_images` decodes every picture once; without it files only have to exist.
+    `limit` reads the first rows only.
 
     Raises:
         UserError: not a Parquet file, or a column is missing or of another type.
     """
     pairs: list[Pair] = []
     bad: list[BadRow] = []
-    for entry in iter_pairs(path, check_images=check_images):
+    for entry in islice(iter_pairs(path, check_images=check_images), limit):
         if isinstance(entry, Pair):
             pairs.append(entry)
         else:
@@ -120,11 +122,11 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield group
 
 
-def _to_row(pair: Pair, *, folder: Path, license: str) -> dict[str, Any]:
+def _to_row(pair: Pair, *, license: str) -> dict[str, Any]:
     assert not (pair.rejected and pair.chosen.follow_up), "a preference pair has no follow-up turns"
     prompt, chosen = pair.prompt, pair.chosen
     return {
-        "images": [_image_struct(ref, folder=folder) for ref in prompt.images],
+        "images": [_image_struct(ref) for ref in prompt.images],
         "prompt": _messages(*prompt.history, Message("user", prompt.text)),
         "chosen": _messages(Message("assistant", chosen.text), *chosen.follow_up),
         "rejected": _messages(*(Message("assistant", answer.text) for answer in pair.rejected[:1])),
@@ -143,12 +145,10 @@ def _messages(*messages: Message) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in messages]
 
 
-def _image_struct(ref: ImageRef, *, folder: Path) -> dict[str, Any]:
+def _image_struct(ref: ImageRef) -> dict[str, Any]:
     if ref.path is None:
         return {"bytes": ref.data, "path": None}
-    path = _full(ref.path)
-    stored = path.relative_to(folder) if path.is_relative_to(folder) else path
-    return {"bytes": None, "path": stored.as_posix()}
+    return {"bytes": None, "path": _full(ref.path).as_posix()}
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -251,6 +251,8 @@ def _check_answers(chosen: list[str], rejected: list[str], weights: tuple[float,
         raise Unusable("chosen equals rejected", shorten(chosen[0]))
     if weights and len(weights) != len(rejected):
         raise Unusable("weights do not fit", f"{len(weights)} weights for {len(rejected)} rejected answers")
+    if weights and not (all(weight >= 0 for weight in weights) and math.isclose(sum(weights), 1, abs_tol=1e-6)):
+        raise Unusable("weights do not fit", f"{list(weights)}; accepted: none negative, summing to 1")
 
 
 def _image_ref(image: dict[str, Any] | None, *, folder: Path) -> ImageRef:

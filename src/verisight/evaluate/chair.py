@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verisight.data.images import resolve_image
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.objects import find_objects
 from verisight.evaluate.position import read_scenes, scene_counts
@@ -60,8 +61,8 @@ class Chair:
         scenes = read_scenes(self.scenes) if self.scenes else None
         items = []
         for truth in list(read_ground_truth(self.instances, self.captions).values())[: self.limit]:
-            path = self.images / truth.file_name
-            if not path.is_file():
+            path = resolve_image(self.images, truth.file_name)
+            if path is None:
                 raise UserError(f"{self.instances}: image {truth.image_id} is {truth.file_name}, not in {self.images}")
             known: dict[str, Any] = {"objects": list(truth.ordered), "image": truth.file_name}
             if scenes is not None:

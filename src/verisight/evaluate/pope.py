@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from verisight.data.images import resolve_image
 from verisight.evaluate.coco import Truth, read_ground_truth
 from verisight.evaluate.stats import Counts, Measure, ratio, summarise
 from verisight.types import Decoding, ImageRef, Item, Prompt, UserError
@@ -158,8 +159,8 @@ class Pope:
             )
             for at, question in enumerate(questions):
                 file_name, group = truths[question.image_id].file_name, str(question.image_id)
-                path = self.images / file_name
-                if not path.is_file():
+                path = resolve_image(self.images, file_name)
+                if path is None:
                     raise UserError(f"{self.instances}: image {group} is {file_name}, not in {self.images}")
                 uid, text = f"pope/{split}/{at}", question.text + self.suffix
                 prompt = Prompt(uid, (ImageRef(path=path),), text, split_group=group, provenance="pope")

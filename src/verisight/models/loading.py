@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as hf_logging
 
+from verisight.models.encoding import Encoder
 from verisight.types import UserError
 
 SUPPORTED = ("llava",)  # model types whose forward this package is tested on
@@ -50,25 +52,49 @@ def check_model(path: str) -> None:
 
 
 def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """A model and its processor from a folder, a hub id or 'pocket'. An adapter folder opens with its base.
+    """A model and its processor from a folder, a hub id or 'pocket'. An adapter folder opens on its base, not merged.
 
     Image processors run on PIL. Only safetensors weights are read.
+
+    Raises:
+        UserError: see `check_model`; a broken weight file, or one that lacks weights of the model.
     """
     check_model(path)
     hf_logging.disable_progress_bar()
     source = str(pocket_folder()) if path == POCKET else path
-    if (Path(source) / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        base, _ = load_model(_base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
-        with quiet_peft():
-            model = PeftModel.from_pretrained(base, source).merge_and_unload()
-    else:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=trust_remote_code
-        )
     processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=trust_remote_code)
-    return model.eval(), processor
+    Encoder(processor)  # what a processor lacks is said before any weights are read
+    if not (Path(source) / "adapter_config.json").is_file():
+        return _read_weights(source, dtype=dtype, trust_remote_code=trust_remote_code), processor
+    from peft import PeftModel
+
+    base, _ = load_model(_base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
+    with quiet_peft():
+        return PeftModel.from_pretrained(merged(base), source).eval(), processor
+
+
+def merged(model: Any) -> Any:
+    """The model with its adapter (if it has one) added to its weights."""
+    return model.merge_and_unload() if hasattr(model, "peft_config") else model
+
+
+def _read_weights(source: str, *, dtype: str, trust_remote_code: bool) -> Any:
+    kind = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code).model_type
+    if kind not in SUPPORTED:
+        raise UserError(f"model.path: {source} is a {kind!r} model; accepted: {', '.join(SUPPORTED)}")
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype=_DTYPES[dtype],
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise UserError(f"model.path: the weights of {source} cannot be read ({error})") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise UserError(f"model.path: {source} lacks {len(lacking)} weights of its model, such as {lacking[0]}")
+    return model.eval()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from torch import Tensor
 from verisight.models.decode import Row, Stop, decode, image_inputs
 from verisight.models.encoding import EncodedPrompt, Encoder, pad
 from verisight.models.hiding import Positions, token_positions, visible_tokens
-from verisight.models.loading import quiet_peft
+from verisight.models.loading import merged, quiet_peft
 from verisight.types import Decoding, Group, Prompt, Sampled
 
 PROJECTOR = "multi_modal_projector"
@@ -71,6 +71,7 @@ class Policy:
 
         `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
         """
+        self.model = merged(self.model)
         if lora is not None:
             from peft import LoraConfig, get_peft_model
 
@@ -85,9 +86,11 @@ class Policy:
                 torch.manual_seed(seed)
                 self.model = get_peft_model(self.model, config).eval()
             self.model.peft_config["default"].base_model_name_or_path = base_name
-            return
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_("vision_tower" not in name and (train_projector or PROJECTOR not in name))
+        else:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_("vision_tower" not in name and (train_projector or PROJECTOR not in name))
+        for parameter in self.trainable().values():
+            parameter.data = parameter.data.float()  # small steps are lost in bfloat16
 
     @property
     def has_adapter(self) -> bool:
@@ -107,7 +110,9 @@ class Policy:
         """Log-probs of every answer, images and prompts given. Gradients follow the caller's mode."""
         prompts = [self.encoder.prompt(group.prompt) for group in groups]
         rows, masks, features = [], [], []
-        for group, prompt, feature in zip(groups, prompts, self._features(prompts), strict=True):
+        with self._mixed_precision():
+            features_of = self._features(prompts)
+        for group, prompt, feature in zip(groups, prompts, features_of, strict=True):
             for answer in group.answers:
                 encoded = self.encoder.answer(group.prompt, answer)
                 rows.append([*prompt.ids, *encoded.ids])
@@ -116,7 +121,7 @@ class Policy:
         ids = pad(rows, value=self.encoder.pad_id, left=False).to(self.core.device)
         real = pad([[1] * len(row) for row in rows], value=0, left=False).to(ids.device)
         supervised = pad(masks, value=0, left=False).to(ids.device).bool()[:, 1:]
-        with self._layers_checkpointed():
+        with self._layers_checkpointed(), self._mixed_precision():
             hidden = self.core.model(
                 input_ids=ids,
                 attention_mask=real,
@@ -124,7 +129,7 @@ class Policy:
                 use_cache=False,
                 **image_inputs(features),
             ).last_hidden_state
-        logits = self.core.lm_head(hidden[:, :-1][supervised]).float()
+            logits = self.core.lm_head(hidden[:, :-1][supervised]).float()
         token_logp = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:][supervised].unsqueeze(-1)).squeeze(-1)
         row_of_token = supervised.nonzero()[:, 0]
         logp_sum = token_logp.new_zeros(len(rows)).index_add(0, row_of_token, token_logp)
@@ -165,6 +170,13 @@ class Policy:
             self.model.save_pretrained(folder)
         self.encoder.processor.save_pretrained(folder)
 
+    def _mixed_precision(self) -> AbstractContextManager[Any]:
+        """Autocast where frozen bfloat16 weights meet trained float32 ones; nothing where all are of one kind."""
+        kinds = {p.dtype for p in self.model.parameters()}
+        if kinds != {torch.bfloat16, torch.float32}:
+            return nullcontext()
+        return torch.autocast(self.core.device.type, dtype=torch.bfloat16)
+
     @contextmanager
     def _layers_checkpointed(self) -> Iterator[None]:
         if not (self._checkpointing and torch.is_grad_enabled()):
@@ -186,7 +198,7 @@ class Policy:
             chunk = queue[start : start + batch_size]
             used = sorted({p for p, _, _ in chunk})
             encoded = {p: self.encoder.prompt(prompts[p]) for p in used}
-            with torch.inference_mode():
+            with torch.inference_mode(), self._mixed_precision():
                 features = dict(zip(used, self._features(list(encoded.values())), strict=True))
             rows = []
             for p, k, prefix in chunk:
@@ -196,7 +208,8 @@ class Policy:
                 positions = token_positions(visible, mode=sight.positions)
                 rows.append(Row(ids, visible, positions, features[p], f"{prompts[p].uid}/{k}"))
             stop = Stop(self.encoder.eos_id, after)
-            drawn = decode(self.core, rows, decoding=decoding, seed=seed, stop=stop, pad_id=self.encoder.pad_id)
+            with self._mixed_precision():
+                drawn = decode(self.core, rows, decoding=decoding, seed=seed, stop=stop, pad_id=self.encoder.pad_id)
             for (p, _, _), (ids, truncated) in zip(chunk, drawn, strict=True):
                 rows_of[p].append(Sampled(self.encoder.decode(ids), tuple(ids), truncated))
         return rows_of

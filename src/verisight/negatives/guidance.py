@@ -28,9 +28,9 @@ class Guidance(Protocol):
         ...
 
 
-def split_sentences(text: str) -> list[str]:
-    """Sentences in order, without the blanks between them. A full stop inside a number or word does not split."""
-    return _SENTENCE.findall(text.strip())
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Where each sentence begins and ends, the blanks between them left out. "3.5" and "a.b" do not split."""
+    return [match.span() for match in _SENTENCE.finditer(text)]
 
 
 def swap_yes_no(sentence: str) -> str:
@@ -43,10 +43,14 @@ def swap_yes_no(sentence: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The kept part of one sentence: token ids from the answer's start, and where in them the sentence begins."""
+    """The kept part of one sentence: token ids from the answer's start, and where in them the sentence begins.
+
+    `gap` is the text between the previous sentence and this one (a blank, a new paragraph).
+    """
 
     ids: tuple[int, ...]
     sentence_start: int
+    gap: str
 
 
 def begin_sentences(
@@ -57,16 +61,16 @@ def begin_sentences(
     A sentence that begins with yes/no is swapped first, with probability `yes_no_swap`. At least one token of each
     sentence is kept and, where it has two, at least one is left to be written.
     """
-    beginnings, before = [], ""
-    for sentence in split_sentences(reference):
+    beginnings, previous_end = [], 0
+    for first, end in split_sentences(reference):
+        sentence = reference[first:end]
         swapped = swap_yes_no(sentence)
         told = swapped if swapped != sentence and rng.random() < yes_no_swap else sentence
-        ids, spans = policy.encoder.text_tokens(prompt, f"{before} {told}" if before else told)
-        offset = len(before) + 1 if before else 0
-        start = next(i for i, (_, right) in enumerate(spans) if right > offset)
+        ids, spans = policy.encoder.text_tokens(prompt, reference[:first] + told)
+        start = next(i for i, (_, right) in enumerate(spans) if right > first)
         cut = start + int(rng.integers(1, max(2, len(ids) - start)))
-        beginnings.append(Beginning(tuple(ids[:cut]), start))
-        before = f"{before} {sentence}" if before else sentence
+        beginnings.append(Beginning(tuple(ids[:cut]), start, reference[previous_end:first]))
+        previous_end = end
     return beginnings
 
 
@@ -75,13 +79,13 @@ class SentenceGuided:
     """Every sentence keeps its random beginning and the policy finishes it, each on its own (algorithm 1, step 4)."""
 
     yes_no_swap: float = 0.5
-    max_new_tokens: int = 32
+    max_new_tokens: int = 64
 
     def write(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
         rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
     ) -> list[str]:  # fmt: skip
-        """One answer per reference, its sentences joined by blanks."""
+        """One answer per reference, its sentences joined as they stand in the reference."""
         begun = [
             begin_sentences(policy, prompt, text, yes_no_swap=self.yes_no_swap, rng=rng)
             for prompt, text, rng in zip(prompts, references, rngs, strict=True)
@@ -94,8 +98,8 @@ class SentenceGuided:
             sights=sights,
         )
         return [
-            " ".join(
-                policy.encoder.decode([*beginning.ids[beginning.sentence_start :], *drawn.token_ids])
+            "".join(
+                beginning.gap + policy.encoder.decode([*beginning.ids[beginning.sentence_start :], *drawn.token_ids])
                 for beginning, drawn in zip(sentences, row, strict=True)
             )
             for sentences, row in zip(begun, finished, strict=True)

@@ -40,7 +40,7 @@ def train_tower(model: Any, processor: Any, *, steps: int, advance: Callable[...
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     weight = torch.ones(len(OBJECTS) + 1)
     weight[0] = _GROUND_WEIGHT
-    for scenes in _batches(steps, shuffled_share=2):
+    for scenes in _batches(steps):
         logits = head(patch_features(model, pixels(processor, scenes))).flatten(0, 1)
         named, placed = logits.split([len(OBJECTS) + 1, len(CELLS)], dim=1)
         loss = F.cross_entropy(named, patch_labels(scenes, side=side).flatten(), weight=weight)
@@ -71,7 +71,7 @@ def align_projector(model: Any, processor: Any, *, steps: int, advance: Callable
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
     optimizer = torch.optim.AdamW(projector.parameters(), lr=lr)
     cells = patch_cells(side=side).repeat(BATCH)
-    for scenes in _batches(steps, shuffled_share=2):
+    for scenes in _batches(steps):
         with torch.no_grad():
             features = patch_features(model, pixels(processor, scenes))
         projected, label = projector(features).flatten(0, 1), patch_labels(scenes, side=side).flatten()
@@ -114,8 +114,8 @@ def pixels(processor: Any, scenes: Sequence[Scene]) -> Tensor:
     return processor.image_processor([render(one) for one in scenes], return_tensors="pt")["pixel_values"]
 
 
-def _batches(steps: int, *, shuffled_share: int) -> Iterator[list[Scene]]:
-    """Batches of base scenes; one in `shuffled_share` has its objects shuffled."""
+def _batches(steps: int) -> Iterator[list[Scene]]:
+    """Batches of base scenes; every other one has its objects shuffled."""
     for step in range(steps):
         natural = [scene("base", step * BATCH + index) for index in range(BATCH)]
-        yield [shuffled(one) if index % shuffled_share else one for index, one in enumerate(natural)]
+        yield [shuffled(one) if index % 2 else one for index, one in enumerate(natural)]

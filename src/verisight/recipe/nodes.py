@@ -96,7 +96,7 @@ class SentenceGuided(Node):
     yes_no_swap: Annotated[
         Fraction, about("probability to turn a leading Yes into No and back [paper section 3.4]")
     ] = 0.5
-    max_new_tokens: Annotated[Count, about("longest completion of one sentence, tokens")] = 32
+    max_new_tokens: Annotated[Count, about("longest completion of one sentence, tokens")] = 64
 
 
 class Free(Node):

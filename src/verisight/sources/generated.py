@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from verisight.data.files import append_jsonl, read_jsonl
 from verisight.models.policy import Policy
 from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.sources.offline import Offline
-from verisight.types import Answer, BadRow, Pair
+from verisight.types import Answer, BadRow, Pair, UserError
 
 NO_PAIR = "rejected equals chosen, or is empty"
 
@@ -34,14 +35,13 @@ def generate_pairs(
 
     An answer equal to the chosen one is no pair: it is returned among the bad rows.
     """
-    done = read_jsonl(journal) if journal.exists() else []
-    negatives = [Negative(**row) for row in done]
+    negatives = _journalled(journal, examples)
     advance(len(negatives))
     for start in range(len(negatives), len(examples), batch_size):
         batch = examples[start : start + batch_size]
         made = hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
-        for negative in made:
-            append_jsonl(journal, asdict(negative))
+        for example, negative in zip(batch, made, strict=True):
+            append_jsonl(journal, {"row": _key(example), "negative": asdict(negative)})
         negatives += made
         guided = sum(n.round == 1 for n in negatives) / len(negatives)
         advance(len(batch), note=f"{guided:.0%} in the first round")
@@ -55,6 +55,22 @@ def generate_pairs(
     return pairs, bad
 
 
+def _journalled(journal: Path, examples: Sequence[Pair]) -> list[Negative]:
+    rows = read_jsonl(journal) if journal.exists() else []
+    for index, (row, example) in enumerate(zip(rows, examples, strict=False)):
+        if row["row"] != _key(example):
+            raise UserError(
+                f"{journal}: line {index + 1} was made for another row than {example.prompt.provenance}: the data "
+                "changed since this run was killed; accepted: the data it began with, or a new output folder"
+            )
+    return [Negative(**row["negative"]) for row in rows[: len(examples)]]
+
+
+def _key(example: Pair) -> str:
+    told = f"{example.prompt.uid}\n{example.prompt.text}\n{example.chosen.text}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
 class Generated:
     """Online negatives: every draw lets the current policy hallucinate against the next examples.
 
@@ -63,12 +79,14 @@ class Generated:
     """
 
     def __init__(
-        self, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, retries: int = 10
-    ) -> None:
+        self, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, batch_size: int = 16,
+        retries: int = 10,
+    ) -> None:  # fmt: skip
         self._examples = Offline(examples, seed=seed)
         self._hallucinate = hallucinate
         self._origin = origin
         self._seed = seed
+        self._batch_size = batch_size
         self._retries = retries
         self._num_calls = 0
         self.num_equal = 0
@@ -78,7 +96,7 @@ class Generated:
         drawn: list[Pair] = []
         failures = 0
         while len(drawn) < n:
-            batch = self._examples.draw(n - len(drawn))
+            batch = self._examples.draw(min(n - len(drawn), self._batch_size))
             made = self._hallucinate(
                 policy,
                 [e.prompt for e in batch],

@@ -113,6 +113,10 @@ def _bdhs(data: Path) -> dict[str, Any]:
     return {
         "kind": "generated",
         "data": _chosen(data)["data"],
-        "negatives": {"check": {"kind": "dissimilar", "encoder": "pocket"}, "batch_size": 64},
+        "negatives": {
+            "guidance": {"kind": "sentence_guided", "max_new_tokens": 32},
+            "check": {"kind": "dissimilar", "encoder": "pocket"},
+            "batch_size": 64,
+        },
         "when": "offline",
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from verisight.data.files import read_jsonl
+from verisight.data.files import read_json, read_jsonl
 from verisight.data.images import ImageError, load_image, resolve_image
 from verisight.data.records import iter_pairs
 from verisight.study.marks import Piece, changed_words, named_objects, num_words_apart
@@ -141,12 +141,13 @@ def collect_pairs(arm: Arm, *, num: int, seed: int) -> PairGallery | None:
 
 
 def collect_answers(arms: Sequence[Arm], *, images: Path | None, num: int, seed: int) -> AnswerGallery | None:
-    """`num` test pictures with every arm's answer; None if the base has no chair.jsonl.
+    """`num` test pictures with every arm's answer; None if the base has no scored ones.
 
     Three quarters are a random sample; the rest are those of the others where the arms' answers differ from the
     base's in most words. `images` is searched for the pictures first, then the path they had when asked.
     """
-    held = {arm.label: path for arm in arms if (path := arm.folder / "evaluate" / "chair.jsonl").exists()}
+    scored = (arm for arm in arms if "chair" in read_json(arm.folder / "evaluate" / "summary.json"))
+    held = {arm.label: arm.folder / "evaluate" / "chair.jsonl" for arm in scored}
     base = arms[0].label
     if base not in held:
         return None

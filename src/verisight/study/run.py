@@ -40,11 +40,9 @@ def open_run(recipe: Recipe) -> Path:
     _forget_refused(folder)
     claim_run_folder(folder, recipe_hash(recipe))
     write_atomic(folder / "recipe.yaml", dump(recipe))
-    write_json(
-        folder / "environment.json",
-        {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        | {name: version(name) for name in _PACKAGES},
-    )
+    if not (folder / "environment.json").exists():  # what a run was begun with, whoever looks at it later
+        found = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+        write_json(folder / "environment.json", found | {name: version(name) for name in _PACKAGES})
     return folder
 
 
@@ -102,6 +100,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     folder = open_run(recipe)
     model = folder / "model"
     if model.exists():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return model
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     if isinstance(recipe.source, Generated) and recipe.source.when == "offline":
