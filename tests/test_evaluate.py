@@ -129,7 +129,7 @@ def test_a_picture_outside_the_folder_is_refused(world):
     (world.parent / "secret.png").write_bytes(b"picture")
     table["images"][0]["file_name"] = "../secret.png"
     (world / "instances.json").write_text(json.dumps(table))
-    with pytest.raises(UserError, match="secret.png"):
+    with pytest.raises(UserError, match=r"secret\.png"):
         chair_of(world).items()
 
 
