@@ -246,7 +246,7 @@ def test_contradictions_are_listed_together_with_their_files(base: Path) -> None
     ],
 )
 def test_neighbours_of_the_contradictions_are_fine(base: Path, overrides: list[str]) -> None:
-    recipe.load(base, overrides)
+    assert recipe.load(base, overrides) != recipe.load(base)
 
 
 def test_check_files_names_what_is_not_there(base: Path, tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ class Policy:
         self._checkpointing = True
 
     def tune(self, lora: LoraSettings | None, *, train_projector: bool, base_name: str = "", seed: int = 0) -> None:
-        """Choose what trains: a LoRA adapter, or (None) the whole language model; the projector if wanted.
+        """Choose what trains, in float32: a LoRA adapter, or (None) the whole language model; the projector if wanted.
+
+        An adapter the model was opened with becomes part of its weights first.
 
         `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
         """
@@ -94,7 +96,7 @@ class Policy:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether a LoRA adapter trains."""
+        """Whether an adapter sits on the model, to be trained or as it was opened."""
         return hasattr(self.model, "peft_config")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -62,14 +62,13 @@ class SftStep:
     """Supervised fine-tuning on the chosen answers; rejected ones are not looked at."""
 
     policy: Policy
-    split: ClassVar[str] = "train"
 
     def __call__(self, pairs: Sequence[Pair]) -> Outcome:
         """Mean negative log-prob per token of every chosen answer."""
         scores = self.policy.score([Group(pair.prompt, (pair.chosen,)) for pair in pairs])
         loss = sft(scores.logp_sum, num_tokens=scores.num_tokens)
         sums = {"loss": _total(loss), "chosen_logp_mean": -_total(loss), "num_tokens": _total(scores.num_tokens)}
-        return Outcome(loss, sums, Counter(pair.origin for pair in pairs))
+        return Outcome(loss, sums, _origins(pairs))
 
 
 @dataclass(frozen=True, slots=True)
