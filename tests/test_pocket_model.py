@@ -155,3 +155,9 @@ def test_the_check_measures_and_says_what_fails(
     (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(read_jsonl(folder / "evaluate" / "chair.jsonl")) == NUM
     assert len(read_jsonl(folder / "sft" / "evaluate" / "chair.jsonl")) == NUM
+    pope = read_json(folder / "evaluate" / "summary.json")["pope"]["metrics"]
+    gap = pocket_check._gap(folder)
+    assert gap.value == pytest.approx(pope["random/accuracy"]["value"] - pope["adversarial/accuracy"]["value"])
+    assert gap.low is not None
+    assert gap.high is not None
+    assert gap.low <= gap.value <= gap.high
