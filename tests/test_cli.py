@@ -138,7 +138,7 @@ def test_a_recipe_that_does_not_exist_and_one_with_a_misspelt_key(files: Files, 
         (lambda f: f.instances.unlink(), "seed=0", "evaluate.0.instances: found nothing at .*instances.json"),
         (lambda f: shutil.rmtree(f.pictures), "seed=0", "source.data.images: found nothing at .*pictures"),
         (lambda f: None, "model.path=./no", "model.path: found nothing at .*no; accepted: an existing model folder"),
-        (text_model, "model.path=./llama", "model.path: .*llama is a 'llama' model; accepted: llava"),
+        (text_model, "model.path=./llama", "model.path: .*llama: found a 'llama' model; accepted: llava"),
         (
             lambda f: None,
             "model.path=./pictures",

@@ -9,7 +9,7 @@ import torch
 
 from tiny import CHOSEN, prompt, tiny_policy
 from verisight.data.images import load_image
-from verisight.models.policy import Sight
+from verisight.models.hiding import Sight
 from verisight.negatives.views import Masked
 from verisight.types import Decoding, Prompt
 
@@ -165,7 +165,9 @@ def without_hidden(policy, row, keep, prefix, *, mode, steps):
             hidden = core.model.language_model(
                 inputs_embeds=embeds, position_ids=positions[None], attention_mask=torch.ones(1, len(positions))
             ).last_hidden_state
-            new.append(int(core.lm_head(hidden[0, -1]).argmax()))
+            logits = core.lm_head(hidden[0, -1])
+            logits[sorted(encoder.special_ids - encoder.end_ids)] = -torch.inf
+            new.append(int(logits.argmax()))
             embeds = torch.cat([embeds, core.get_input_embeddings()(torch.tensor([new[-1:]]))], dim=1)
             positions = torch.cat([positions, positions[-1:] + 1])
     return cut(new, encoder.eos_id)

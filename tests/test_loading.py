@@ -25,8 +25,8 @@ def folder_of(path, files):
 LLAVA = {"model_type": "llava"}
 REFUSED = {
     "no config": ({}, r"model.path: .*folder has no config.json; accepted: a Hugging Face model folder"),
-    "another model": ({"config.json": {"model_type": "llama"}}, r"is a 'llama' model; accepted: llava"),
-    "no model type": ({"config.json": {}}, r"is a None model; accepted: llava"),
+    "another model": ({"config.json": {"model_type": "llama"}}, r"found a 'llama' model; accepted: llava"),
+    "no model type": ({"config.json": {}}, r"found no model type; accepted: llava"),
     "pickled weights": (
         {"config.json": LLAVA, "pytorch_model.bin": ""},
         r"holds no \*\.safetensors weights \(other formats are not opened\)",

@@ -9,7 +9,9 @@ import torch
 from tiny import CHOSEN, REJECTED, pair, picture, prompt, tiny_policy
 from verisight.data.images import load_image
 from verisight.models.encoding import Encoder
-from verisight.models.policy import LoraSettings, Policy, Reference, Sight
+from verisight.models.hiding import Sight
+from verisight.models.policy import LoraSettings, Policy
+from verisight.models.reference import Reference
 from verisight.types import Answer, Decoding, Group, Message, Prompt, UserError
 
 SHORT = Answer("No, there is not a dog.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiny import CHOSEN, REJECTED, picture, prompt, tiny_policy
-from verisight.models.policy import Sight
+from verisight.models.hiding import Sight
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always, Dissimilar
 from verisight.negatives.guidance import Free, SentenceGuided, begin_sentences, split_sentences, swap_yes_no

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import REJECTED, pair, prompt, tiny_policy
-from verisight.models.policy import Reference
+from verisight.models.reference import Reference
 from verisight.objectives.preference import dpo, sft
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
 from verisight.types import Answer, Group, Pair
@@ -92,8 +92,9 @@ def moved():
     policy, start = tiny_policy(), tiny_policy()
     reference = Reference(policy, mode="frozen_copy")
     with torch.no_grad():
-        for parameter in policy.model.parameters():
-            parameter.mul_(1.02)
+        for name, parameter in policy.model.named_parameters():
+            if "vision_tower" not in name:
+                parameter.mul_(1.02)
     return policy, reference, start
 
 

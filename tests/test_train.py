@@ -9,7 +9,8 @@ import torch
 
 from tiny import pair, tiny_policy
 from verisight.data.files import read_jsonl
-from verisight.models.policy import LoraSettings, Reference
+from verisight.models.policy import LoraSettings
+from verisight.models.reference import Reference
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided

@@ -17,7 +17,8 @@ from verisight.data.records import read_pairs
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.models.loading import POCKET, load_model
-from verisight.models.policy import LoraSettings, Policy, Reference
+from verisight.models.policy import LoraSettings, Policy
+from verisight.models.reference import Reference
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always, Check, Dissimilar, load_encoder
 from verisight.negatives.guidance import Free, Guidance, SentenceGuided

@@ -120,11 +120,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are drawn. `temperature` 0 is greedy; `top_p` in (0, 1] is applied after the temperature."""
+    """How answers are drawn. `temperature` 0 is greedy; `top_p` in (0, 1] is applied after the temperature.
+
+    An answer also ends where one of the strings `stop` comes up; neither it nor what follows is part of the text.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def score_folder(
     entry = {
         "metrics": benchmark.summary(scored, seed=seed),
         "num_items": len(scored),
-        "decoding": asdict(benchmark.decoding),
+        "decoding": asdict(benchmark.decoding) | {"stop": list(benchmark.decoding.stop)},
         "protocol": benchmark.protocol,
     }
     write_jsonl(path, scored)

@@ -1,12 +1,14 @@
-"""Sampling from a VLM: one prefill, then token by token, with hidden image tokens and explicit positions.
+"""Sampling from a VLM: every prompt is read once, and all its answers grow from there as branches of one row.
 
-Every row draws from its own random stream, so an answer depends on its seed and prompt, never on its batch.
+A row's keys are the trunk (prompt and shared beginning of the answers) and then whatever its branches add; a mask lets
+a branch see the trunk up to its own split and itself. Nothing of the cache is copied per answer. Every branch draws
+from its own random stream, so an answer depends on its seed and prompt, never on its batch.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,77 +16,194 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verisight.models.encoding import pad
+from verisight.models.network import Network
+from verisight.models.vision import Features
 from verisight.types import Decoding
+
+_TRUNK, _VEILED, _PAD = -1, -2, -3  # owners of keys that are no branch's
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What one answer continues: ids, which of them may be attended to, their positions, and the image's features."""
+class Branch:
+    """One answer to be continued: its given ids, and the name of its random stream (together with the seed)."""
 
     ids: Sequence[int]
-    visible: Sequence[bool]
-    positions: Sequence[int]
-    features: Tensor | None
-    key: str  # names the random stream, together with the seed
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A prompt and the answers that grow from it.
+
+    ids: (tokens,), those of the prompt that are read. positions: (axes, tokens). `first`: position of an answer's
+    first token. `veiled`: (tokens,) bool, prompt tokens that answers must not attend to.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    first: int
+    veiled: Tensor
+    features: Features | None
+    branches: Sequence[Branch]
+
+    @property
+    def shared(self) -> list[int]:
+        """The longest given beginning but for its last token; other branches leave it where they differ."""
+        longest = max((branch.ids for branch in self.branches), key=len)
+        return [] if bool(self.veiled.any()) else list(longest[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When an answer ends: at `eos_id` (not part of it) or after one of `after` (part of it)."""
+    """When an answer ends: at one of `ends` (not part of it), after one of `after` (part of it), or at a string.
 
-    eos_id: int
+    `never` are ids that are not drawn. `text` turns ids into text; it is only asked where there are `strings`.
+    """
+
+    ends: frozenset[int]
+    never: Sequence[int] = ()
     after: frozenset[int] = frozenset()
+    strings: tuple[str, ...] = ()
+    text: Callable[[Sequence[int]], str] = str
+
+    def closes(self, ids: Sequence[int]) -> bool:
+        """Whether an answer is complete with the last of `ids`."""
+        if ids[-1] in self.after:
+            return True
+        return bool(self.strings) and any(string in self.text(ids) for string in self.strings)
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A branch while it grows. `pending` are ids not read yet, `split` is how much of the trunk it sees."""
+
+    row: int
+    owner: int
+    split: int
+    pending: list[int]
+    position: int
+    new: list[int]
+    sighted: bool  # whether what is pending belongs to the prompt, from which nothing is veiled
+    open: bool = True
+
+
+class _Keys:
+    """Who owns the keys in the cache, (rows, keys) each: owner, and place in the trunk; veiled trunk keys."""
+
+    def __init__(self, trees: Sequence[Tree], trunks: Sequence[int], *, device: torch.device) -> None:
+        longest = max(trunks)
+        place = torch.arange(longest, device=device).expand(len(trees), -1)
+        inside = place < torch.tensor(trunks, device=device)[:, None]
+        veiled = torch.zeros_like(inside)
+        for row, tree in enumerate(trees):
+            veiled[row, : len(tree.ids)] = tree.veiled.to(device)
+        self.owner = torch.where(inside, torch.where(veiled, _VEILED, _TRUNK), _PAD)
+        self.place = place
+
+    def visible(self, owner: Tensor, split: Tensor, sighted: Tensor) -> Tensor:
+        """(rows, queries, keys + queries) bool for new tokens, whose keys are taken in. All arguments: (rows, queries).
+
+        A token sees the trunk before its split (veiled keys only if sighted), its branch's earlier tokens and itself.
+        """
+        keys = self.owner[:, None]
+        trunk = (keys == _TRUNK) | ((keys == _VEILED) & sighted[..., None])
+        old = (trunk & (self.place[:, None] < split[..., None])) | (keys == owner[..., None])
+        num = owner.shape[1]
+        order = torch.ones(num, num, dtype=torch.bool, device=owner.device).tril()
+        new = (owner[:, None] == owner[..., None]) & order
+        self.owner = torch.cat([self.owner, owner], dim=1)
+        self.place = torch.cat([self.place, torch.zeros_like(owner)], dim=1)
+        return torch.cat([old, new], dim=2)
 
 
 @torch.inference_mode()
 def decode(
-    model: Any, rows: Sequence[Row], *, decoding: Decoding, seed: int, stop: Stop, pad_id: int
-) -> list[tuple[list[int], bool]]:
-    """Continue every row. Returns new token ids (no end token) and whether the budget ended first."""
-    device = model.device
-    ids = pad([row.ids for row in rows], value=pad_id, left=True).to(device)
-    visible = pad([[int(v) for v in row.visible] for row in rows], value=0, left=True).to(device)
-    positions = pad([row.positions for row in rows], value=0, left=True).to(device)
-    uniforms = _uniforms(rows, num=decoding.max_new_tokens, seed=seed) if decoding.temperature > 0 else None
-    given = image_inputs([row.features for row in rows])
-    cache, new = None, [[] for _ in rows]
-    open_rows = np.ones(len(rows), dtype=bool)
+    network: Network, trees: Sequence[Tree], *, decoding: Decoding, seed: int, stop: Stop
+) -> list[list[tuple[list[int], bool]]]:
+    """Continue every branch. Returns new ids (no end token) and whether the budget ended first, tree by tree."""
+    cache, keys, growing = _plant(network, trees)
+    streams = _uniforms(trees, num=decoding.max_new_tokens, seed=seed) if decoding.temperature > 0 else None
+    never = torch.tensor(list(stop.never), dtype=torch.int64, device=network.device)
     for step in range(decoding.max_new_tokens):
-        out = model(
-            input_ids=ids, attention_mask=visible, position_ids=positions, past_key_values=cache,
-            use_cache=True, logits_to_keep=1, **given,
-        )  # fmt: skip
-        cache, given = out.past_key_values, {}
-        chosen = _choose(out.logits[:, -1].float(), decoding, None if uniforms is None else uniforms[:, step])
-        for index, token in enumerate(chosen.tolist()):
-            if not open_rows[index]:
-                continue
-            if token != stop.eos_id:
-                new[index].append(token)
-            open_rows[index] = token != stop.eos_id and token not in stop.after
-        if not open_rows.any():
+        alive = [index for index, branch in enumerate(growing) if branch.open]
+        if not alive:
             break
-        ids = chosen[:, None]
-        positions = positions[:, -1:] + 1
-        visible = torch.cat([visible, visible.new_ones(len(rows), 1)], dim=1)
-    return [(tokens, bool(is_open)) for tokens, is_open in zip(new, open_rows, strict=True)]
+        hidden = _grow(network, cache, keys, [growing[i] for i in alive], num_rows=len(trees))
+        logits = network.logits(hidden).index_fill(-1, never, -torch.inf)
+        chosen = _choose(logits, decoding, None if streams is None else streams[alive, step])
+        for index, token in zip(alive, chosen.tolist(), strict=True):
+            branch = growing[index]
+            branch.open = token not in stop.ends
+            if branch.open:
+                branch.new.append(token)
+                branch.pending = [token]
+                branch.open = not stop.closes(branch.new)
+    drawn = iter(growing)
+    return [[(one.new, one.open) for one in (next(drawn) for _ in tree.branches)] for tree in trees]
 
 
-def image_inputs(features: Sequence[Tensor | None]) -> dict[str, Any]:
-    """Keyword arguments that hand projected image features to a Hugging Face VLM; nothing if no row has a picture."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
+def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_Growing]]:
+    """Read every trunk once: prompt and shared beginning, padded on the right, plainly causal."""
+    trunks = [torch.cat([tree.ids, torch.tensor(tree.shared, dtype=torch.int64)]) for tree in trees]
+    longest = max(len(trunk) for trunk in trunks)
+    ids = torch.zeros(len(trees), longest, dtype=torch.int64)
+    positions = torch.zeros(len(trees[0].positions), len(trees), longest, dtype=torch.int64)
+    growing = []
+    for row, (tree, trunk) in enumerate(zip(trees, trunks, strict=True)):
+        ids[row, : len(trunk)] = trunk
+        ahead = torch.arange(tree.first, tree.first + len(tree.shared)).expand(len(tree.positions), -1)
+        positions[:, row, : len(trunk)] = torch.cat([tree.positions, ahead], dim=1)
+        for owner, branch in enumerate(tree.branches):
+            common = _common(branch.ids[:-1], tree.shared)
+            # the token before the first new one is read by the branch itself: its state is where drawing starts
+            if branch.ids:
+                start = (len(tree.ids) + common, list(branch.ids[common:]), tree.first + common)
+            else:
+                start = (len(tree.ids) - 1, [int(tree.ids[-1])], int(tree.positions[:, -1].max()))
+            growing.append(_Growing(row, owner, *start, new=[], sighted=not branch.ids))
+    row = network.embed(ids.to(network.device), [tree.features for tree in trees])
+    cache = network.read(row, positions, use_cache=True).past_key_values
+    return cache, _Keys(trees, [len(trunk) for trunk in trunks], device=network.device), growing
 
-    present = [f for f in features if f is not None]
-    if not present:
-        return {}
-    # pyrefly: ignore[bad-argument-type]  (one tensor a picture, as get_image_features returns them)
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=present)}}
+
+def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing], *, num_rows: int) -> Tensor:
+    """Read what is pending, in one forward. Returns the state behind each branch's last token, (branches, width)."""
+    filled = [0] * num_rows
+    ends = []
+    for branch in growing:
+        filled[branch.row] += len(branch.pending)
+        ends.append((branch.row, filled[branch.row] - 1))
+    shape = (num_rows, max(filled))
+    ids, positions, split = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    owner, sighted = np.full(shape, _PAD, dtype=np.int64), np.zeros(shape, dtype=bool)
+    for branch, (row, last) in zip(growing, ends, strict=True):
+        at = slice(last + 1 - len(branch.pending), last + 1)
+        ids[row, at] = branch.pending
+        positions[row, at] = np.arange(branch.position, branch.position + len(branch.pending))
+        owner[row, at], split[row, at], sighted[row, at] = branch.owner, branch.split, branch.sighted
+        branch.position += len(branch.pending)
+        branch.sighted = False
+    device = network.device
+    visible = keys.visible(*(torch.from_numpy(array).to(device) for array in (owner, split, sighted)))
+    axes = network.family.axes
+    out = network.read(
+        network.embed(torch.from_numpy(ids).to(device), []), torch.from_numpy(positions).expand(axes, *shape),
+        mask=visible[:, None], past_key_values=cache, use_cache=True,
+    )  # fmt: skip
+    rows, lasts = zip(*ends, strict=True)
+    return out.last_hidden_state[list(rows), list(lasts)]
 
 
-def _uniforms(rows: Sequence[Row], *, num: int, seed: int) -> np.ndarray:
-    streams = [np.random.default_rng([seed, zlib.crc32(row.key.encode())]) for row in rows]
-    return np.stack([stream.random(num) for stream in streams])
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    num = 0
+    while num < min(len(a), len(b)) and a[num] == b[num]:
+        num += 1
+    return num
+
+
+def _uniforms(trees: Sequence[Tree], *, num: int, seed: int) -> np.ndarray:
+    names = [branch.key for tree in trees for branch in tree.branches]
+    return np.stack([np.random.default_rng([seed, zlib.crc32(name.encode())]).random(num) for name in names])
 
 
 def _choose(logits: Tensor, decoding: Decoding, uniform: np.ndarray | None) -> Tensor:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from verisight.data.images import load_image
+from verisight.data.images import image_hash, load_image
 from verisight.types import Answer, Message, Prompt, UserError
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt ready for the model: ids with image placeholders expanded, and the processor's pixels (or none)."""
+    """A prompt as ids, image placeholders expanded, and what the processor says of its pictures (pixels included)."""
 
     ids: tuple[int, ...]
-    pixels: dict[str, Tensor]
+    fields: dict[str, Tensor]
     num_image_tokens: int
 
 
@@ -52,8 +54,15 @@ class Encoder:
             images=images or None, text=text, return_tensors="pt", add_special_tokens=self._adds_special(text)
         )
         ids = tuple(fields.pop("input_ids")[0].tolist())
-        pixels = {k: v for k, v in fields.items() if k in ("pixel_values", "image_sizes")}
-        return EncodedPrompt(ids, pixels, ids.count(self.image_token_id))
+        return EncodedPrompt(ids, dict(fields), ids.count(self.image_token_id))
+
+    def key(self, prompt: Prompt) -> str:
+        """Names what `prompt` gives: hex SHA-256 of the rendered text and of the pictures' bytes, never their names.
+
+        Placeholders look the same whatever the picture is, so ids alone would not tell two prompts apart.
+        """
+        parts = [self._render(prompt, (), generate=True), *(image_hash(ref) for ref in prompt.images)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def answer(self, prompt: Prompt, answer: Answer) -> EncodedAnswer:
         """Encode what follows the prompt: the answer, its end token, and any further turns.
@@ -77,10 +86,23 @@ class Encoder:
             if left < spans[-1][1]:
                 ids.append(token)
                 supervised.append(any(a <= left and right <= b for a, b in spans))
-        if not ids or ids[-1] != self.eos_id:  # LLaVA-1.5's template closes answers with a blank instead
+        if not ids or ids[-1] not in self.end_ids:  # LLaVA-1.5's template closes answers with a blank instead
             ids.append(self.eos_id)
             supervised.append(True)
         return EncodedAnswer(tuple(ids), tuple(supervised))
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: the tokenizer's end token, and the special token the template closes a turn with."""
+        closed = self._render(Prompt("", (), "?"), (Message("assistant", "?"),), generate=False).rstrip()
+        last = self.tokenizer(closed, add_special_tokens=False)["input_ids"][-1]
+        return frozenset({self.eos_id, *({last} & self.special_ids)})
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that are no text: image placeholders, turn marks, padding, the end token."""
+        added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return frozenset({*self.tokenizer.all_special_ids, self.image_token_id, *added})
 
     def text_tokens(self, prompt: Prompt, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """An answer's token ids as they stand behind the prompt, without end token, and their spans in `text`.

@@ -1,30 +1,55 @@
-"""Hiding image tokens from attention: which keys stay visible, and where the remaining tokens stand."""
+"""Hiding image tokens from attention: what of its pictures a row may attend to, and where the rest stands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from verisight.types import UserError
 
 Positions = Literal["original", "compact"]
+Scope = Literal["all", "answer"]
 
 
-def visible_tokens(ids: Sequence[int], *, image_token_id: int, keep: np.ndarray | None) -> list[bool]:
-    """True for every token that may be attended to. `keep`: (image tokens,) bool, None shows all."""
-    if keep is None:
-        return [True] * len(ids)
-    is_image = np.asarray(ids) == image_token_id
-    assert is_image.sum() == len(keep), "one keep flag per image token"
-    visible = ~is_image
-    visible[is_image] = keep
-    return visible.tolist()
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What of its pictures a row may attend to. `keep`: (image tokens,) bool; None sees everything.
 
+    `scope`: hidden from `all` tokens (a 2D attention mask: they might as well not be there), or from the `answer`'s
+    alone (prompt and image tokens still see them). `positions`: `original` leaves tokens where they stand (the paper
+    hides vectors and nothing else); `compact` closes the gaps, as `generate()` and serving engines do.
+    """
 
-def token_positions(visible: Sequence[bool], *, mode: Positions) -> list[int]:
-    """Position ids. `original` leaves tokens where they stand (the paper hides vectors and nothing else);
-    `compact` closes the gaps, as `generate()` and serving engines do.
-    """  # noqa: D205
-    if mode == "original":
-        return list(range(len(visible)))
-    return (np.cumsum(visible) - 1).clip(min=0).tolist()
+    keep: np.ndarray | None = None
+    positions: Positions = "original"
+    scope: Scope = "all"
+
+    @property
+    def drops(self) -> bool:
+        """Whether hidden tokens are left out before the prompt is read."""
+        return self.keep is not None and self.scope == "all"
+
+    def flags(self, is_image: Tensor) -> Tensor:
+        """(tokens,) bool, true where a prompt's token may be attended to. is_image: (tokens,) bool."""
+        flags = torch.ones(len(is_image), dtype=torch.bool)
+        if self.keep is not None:
+            assert int(is_image.sum()) == len(self.keep), "one keep flag per image token"
+            flags[is_image] = torch.from_numpy(self.keep)
+        return flags
+
+    def place(self, positions: Tensor, flags: Tensor) -> tuple[Tensor, int]:
+        """The prompt's positions, (axes, tokens), and the position of the answer's first token.
+
+        Raises:
+            UserError: `compact` was asked for on three-axis positions, where no order of the rest is without gaps.
+        """
+        if self.positions == "original" or self.keep is None:
+            return positions, int(positions.max()) + 1
+        if len(positions) > 1:
+            raise UserError("positions: found compact for a model whose positions have 3 axes; accepted: original")
+        compact = (flags.cumsum(0) - 1).clamp(min=0)
+        return compact.expand(1, -1), int(flags.sum())

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
 from verisight.models.encoding import Encoder
+from verisight.models.families import check_config
+from verisight.models.processors import load_processor
 from verisight.types import UserError
 
-SUPPORTED = ("llava",)  # model types whose forward this package is tested on
 POCKET = "pocket"  # the word that stands for the built-in model
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -45,8 +46,8 @@ def check_model(path: str) -> None:
         check_model(_base_of(folder))
     elif not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} has no config.json; accepted: a Hugging Face model folder")
-    elif (kind := _read_config(folder / "config.json").get("model_type")) not in SUPPORTED:
-        raise UserError(f"model.path: {path} is a {kind!r} model; accepted: {', '.join(SUPPORTED)}")
+    else:
+        _supported(_read_config(folder / "config.json"), path)
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model.path: {path} holds no *.safetensors weights (other formats are not opened)")
 
@@ -62,7 +63,8 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
     check_model(path)
     hf_logging.disable_progress_bar()
     source = str(pocket_folder()) if path == POCKET else path
-    processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=trust_remote_code)
+    model_type = _config_of(source, trust_remote_code=trust_remote_code).model_type
+    processor = load_processor(source, model_type=model_type, trust_remote_code=trust_remote_code)
     Encoder(processor)  # what a processor lacks is said before any weights are read
     if not (Path(source) / "adapter_config.json").is_file():
         return _read_weights(source, dtype=dtype, trust_remote_code=trust_remote_code), processor
@@ -73,15 +75,21 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
         return PeftModel.from_pretrained(merged(base), source).eval(), processor
 
 
+def _config_of(source: str, *, trust_remote_code: bool) -> Any:
+    """The configuration of a model, of an adapter folder that of the model below it."""
+    while (Path(source) / "adapter_config.json").is_file():
+        base = _base_of(Path(source))
+        source = str(pocket_folder()) if base == POCKET else base
+    return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
 def merged(model: Any) -> Any:
     """The model with its adapter (if it has one) added to its weights."""
     return model.merge_and_unload() if hasattr(model, "peft_config") else model
 
 
 def _read_weights(source: str, *, dtype: str, trust_remote_code: bool) -> Any:
-    kind = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code).model_type
-    if kind not in SUPPORTED:
-        raise UserError(f"model.path: {source} is a {kind!r} model; accepted: {', '.join(SUPPORTED)}")
+    _supported(_config_of(source, trust_remote_code=trust_remote_code).to_dict(), source)
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -103,6 +111,13 @@ def quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         yield
+
+
+def _supported(config: dict[str, Any], path: str) -> None:
+    try:
+        check_config(config)
+    except UserError as error:
+        raise UserError(f"model.path: {path}: {error}") from error
 
 
 def _base_of(folder: Path) -> str:

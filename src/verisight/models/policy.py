@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from verisight.models.decode import Row, Stop, decode, image_inputs
-from verisight.models.encoding import EncodedPrompt, Encoder, pad
-from verisight.models.hiding import Positions, token_positions, visible_tokens
+from verisight.models import scoring
+from verisight.models.decode import Branch, Stop, Tree, decode
+from verisight.models.encoding import Encoder
+from verisight.models.families import Family, check_config
+from verisight.models.hiding import Sight
 from verisight.models.loading import merged, quiet_peft
+from verisight.models.network import Network
+from verisight.models.prefix import install
+from verisight.models.scoring import Scores
+from verisight.models.stores import Recent, Store
+from verisight.models.vision import Vision
 from verisight.types import Decoding, Group, Prompt, Sampled
 
-PROJECTOR = "multi_modal_projector"
-_LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
-class Scores(NamedTuple):
-    """Log-probs of answers, flattened over groups: all answers of the first group, then the second, ..."""
-
-    logp_sum: Tensor  # (answers,) float32, nats, summed over the answer's tokens, end token included
-    num_tokens: Tensor  # (answers,) int64
+Scoring = Literal["grouped", "padded"]
+MAX_BATCH_TOKENS = 1 << 15  # prompt tokens decoded from at once
 
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """LoRA on the language model's linear layers (Hu et al. 2021). The projector trains in full beside it."""
+    """LoRA on linear layers (Hu et al. 2021): of the language model, or of the vision tower and projector too.
+
+    With `language`, the projector can train in full beside it.
+    """
 
     r: int = 128
     alpha: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What of its pictures a row may attend to. `keep`: (image tokens,) bool; None sees everything."""
-
-    keep: np.ndarray | None = None
-    positions: Positions = "original"
+    targets: Literal["language", "all"] = "language"
 
 
 class Policy:
     """A Hugging Face VLM with its processor.
 
-    Image and prompt belong to a group once; `score` returns one number per answer. The vision tower is frozen.
+    Image and prompt belong to a group once; `score` returns one number per answer. The vision tower is frozen unless
+    LoRA was asked for there, and nothing trains before `tune`. No part of the model is ever in training mode: dropout
+    never happens.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: Any, processor: Any, *, scoring: Scoring = "grouped", vision: Vision | None = None
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
         self.encoder = Encoder(processor)
+        self.family: Family = check_config(self.core.config.to_dict())
+        self.scoring: Scoring = scoring
+        self.vision = vision or Vision(self.encoder, self.family, Recent())
         self._checkpointing = False
+        install(self.core)
 
     def checkpoint_gradients(self) -> None:
         """Keep only layer inputs for the backward pass of `score` and compute the rest again (Chen et al. 2016).
 
-        Sampling is not touched. Hugging Face layers do it in training mode only; dropout is 0: nothing else changes.
+        Sampling is not touched.
         """
-        self.core.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        self._language.activation_checkpointing_enable({"use_reentrant": False})
         self._checkpointing = True
+
+    def keep_looks(self, store: Store) -> None:
+        """Keep what the frozen vision tower makes of pictures in `store`."""
+        assert self.vision.frozen, "a tower that trains makes something else every step"
+        self.vision = Vision(self.encoder, self.family, store)
 
     def tune(self, lora: LoraSettings | None, *, train_projector: bool, base_name: str = "", seed: int = 0) -> None:
         """Choose what trains, in float32: a LoRA adapter, or (None) the whole language model; the projector if wanted.
@@ -74,15 +82,17 @@ class Policy:
         `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
         """
         self.model = merged(self.model)
+        projector = re.compile(rf"(.*\.)?{self.family.projector}")
         if lora is not None:
             from peft import LoraConfig, get_peft_model
 
+            full = [name for name, _ in self.model.named_modules() if projector.fullmatch(name)]
             config = LoraConfig(
                 r=lora.r,
                 lora_alpha=lora.alpha,
                 lora_dropout=0.0,
-                target_modules=_LANGUAGE_LINEARS,
-                modules_to_save=[PROJECTOR] if train_projector else None,
+                target_modules=self.family.language_linears if lora.targets == "language" else self._linears(),
+                modules_to_save=full if train_projector and lora.targets == "language" else None,
             )
             with torch.random.fork_rng(), quiet_peft():
                 torch.manual_seed(seed)
@@ -90,9 +100,23 @@ class Policy:
             self.model.peft_config["default"].base_model_name_or_path = base_name
         else:
             for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_("vision_tower" not in name and (train_projector or PROJECTOR not in name))
+                if self.is_projector(name):
+                    parameter.requires_grad_(train_projector)
+                else:
+                    parameter.requires_grad_(f".{self.family.tower}." not in name)
         for parameter in self.trainable().values():
             parameter.data = parameter.data.float()  # small steps are lost in bfloat16
+        frozen = not any(f".{self.family.tower}." in name and not self.is_projector(name) for name in self.trainable())
+        self.vision = Vision(self.encoder, self.family, Recent(), frozen)
+
+    def _linears(self) -> list[str]:
+        """Names of every linear layer but the language-model head."""
+        head = self.model.get_output_embeddings()
+        return [n for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+
+    def is_projector(self, name: str) -> bool:
+        """Whether a parameter belongs to the vision-to-language projector."""
+        return re.search(rf"(^|\.){self.family.projector}\.", name) is not None
 
     @property
     def has_adapter(self) -> bool:
@@ -104,44 +128,34 @@ class Policy:
         """The Hugging Face model itself, adapters (if any) sitting in its layers."""
         return self.model.get_base_model() if self.has_adapter else self.model
 
+    @property
+    def network(self) -> Network:
+        """The core with the names of its parts."""
+        return Network(self.core, self.family)
+
     def trainable(self) -> dict[str, Tensor]:
         """Trainable parameters by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def score(self, groups: Sequence[Group]) -> Scores:
-        """Log-probs of every answer, images and prompts given. Gradients follow the caller's mode."""
-        prompts = [self.encoder.prompt(group.prompt) for group in groups]
-        rows, masks, features = [], [], []
+        """Log-probs of every answer, images and prompts given. Gradients follow the caller's mode.
+
+        Image and prompt are forwarded once per group, however many answers it has (`scoring="padded"`: once per
+        answer, in rows padded to one length; the reference implementation).
+        """
         with self._mixed_precision():
-            features_of = self._features(prompts)
-        for group, prompt, feature in zip(groups, prompts, features_of, strict=True):
-            for answer in group.answers:
-                encoded = self.encoder.answer(group.prompt, answer)
-                rows.append([*prompt.ids, *encoded.ids])
-                masks.append([0] * len(prompt.ids) + [int(s) for s in encoded.supervised])
-                features.append(feature)
-        ids = pad(rows, value=self.encoder.pad_id, left=False).to(self.core.device)
-        real = pad([[1] * len(row) for row in rows], value=0, left=False).to(ids.device)
-        supervised = pad(masks, value=0, left=False).to(ids.device).bool()[:, 1:]
+            looks = self.vision.look(self.core, [group.prompt for group in groups])
+        answers = [[self.encoder.answer(group.prompt, answer) for answer in group.answers] for group in groups]
         with self._layers_checkpointed(), self._mixed_precision():
-            hidden = self.core.model(
-                input_ids=ids,
-                attention_mask=real,
-                position_ids=torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
-                use_cache=False,
-                **image_inputs(features),
-            ).last_hidden_state
-            logits = self.core.lm_head(hidden[:, :-1][supervised]).float()
-        token_logp = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:][supervised].unsqueeze(-1)).squeeze(-1)
-        row_of_token = supervised.nonzero()[:, 0]
-        logp_sum = token_logp.new_zeros(len(rows)).index_add(0, row_of_token, token_logp)
-        return Scores(logp_sum, supervised.sum(dim=1))
+            features = self.vision.project(self.core, looks)
+            score = scoring.grouped if self.scoring == "grouped" else scoring.padded
+            return score(self.network, looks, features, answers)
 
     def sample(
         self, prompts: Sequence[Prompt], *, decoding: Decoding, seed: int, num: int = 1,
         sights: Sequence[Sight] | None = None, batch_size: int = 64,
     ) -> list[list[Sampled]]:  # fmt: skip
-        """`num` answers to every prompt."""
+        """`num` answers to every prompt, which is read once. At most `batch_size` answers are drawn at a time."""
         prefixes: list[list[list[int]]] = [[[] for _ in range(num)] for _ in prompts]
         return self._draw(prompts, prefixes, decoding, seed, sights, batch_size, after=frozenset())
 
@@ -151,7 +165,8 @@ class Policy:
     ) -> list[list[Sampled]]:  # fmt: skip
         """Continue given answer beginnings (token ids) of every prompt to the end of their sentence.
 
-        A sentence ends after the first token that holds a full stop, exclamation or question mark, or at the end token.
+        A sentence ends after the first token that holds a full stop, exclamation or question mark, or at the end
+        token. Prompt and what the beginnings share are read once.
         """
         return self._draw(prompts, prefixes, decoding, seed, sights, batch_size, after=self.sentence_ends)
 
@@ -162,7 +177,8 @@ class Policy:
 
     def num_image_tokens(self, prompt: Prompt) -> int:
         """How many image vectors the language model sees for this prompt."""
-        return self.encoder.prompt(prompt).num_image_tokens
+        [look] = self.vision.look(self.core, [prompt])
+        return look.num_image_tokens
 
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model, with its processor: what Hugging Face reads, safetensors only."""
@@ -171,6 +187,10 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.encoder.processor.save_pretrained(folder)
+
+    @property
+    def _language(self) -> Any:
+        return self.core.model.get_submodule(self.family.language)
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
         """Autocast where frozen bfloat16 weights meet trained float32 ones; nothing where all are of one kind."""
@@ -181,73 +201,78 @@ class Policy:
 
     @contextmanager
     def _layers_checkpointed(self) -> Iterator[None]:
-        if not (self._checkpointing and torch.is_grad_enabled()):
-            yield
-            return
-        self.core.model.language_model.train()
+        """Hugging Face layers checkpoint in training mode only: their own flag is set, nobody's below them."""
+        layers = self._language.layers if self._checkpointing and torch.is_grad_enabled() else ()
+        for layer in layers:
+            layer.training = True
         try:
             yield
         finally:
-            self.core.model.language_model.eval()
+            for layer in layers:
+                layer.training = False
 
     def _draw(
         self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], decoding: Decoding, seed: int,
         sights: Sequence[Sight] | None, batch_size: int, after: frozenset[int],
     ) -> list[list[Sampled]]:  # fmt: skip
+        ends = self.encoder.end_ids
+        stop = Stop(ends, sorted(self.encoder.special_ids - ends), after, decoding.stop, self.encoder.decode)
+        pieces = [
+            (p, start, prefixes[p][start : start + batch_size])
+            for p in range(len(prompts))
+            for start in range(0, len(prefixes[p]), batch_size)
+        ]
         rows_of: list[list[Sampled]] = [[] for _ in prompts]
-        queue = [(p, k, prefix) for p, group in enumerate(prefixes) for k, prefix in enumerate(group)]
-        for start in range(0, len(queue), batch_size):
-            chunk = queue[start : start + batch_size]
-            used = sorted({p for p, _, _ in chunk})
-            encoded = {p: self.encoder.prompt(prompts[p]) for p in used}
-            with torch.inference_mode(), self._mixed_precision():
-                features = dict(zip(used, self._features(list(encoded.values())), strict=True))
-            rows = []
-            for p, k, prefix in chunk:
-                ids = [*encoded[p].ids, *prefix]
-                sight = sights[p] if sights is not None else Sight()
-                visible = visible_tokens(ids, image_token_id=self.encoder.image_token_id, keep=sight.keep)
-                positions = token_positions(visible, mode=sight.positions)
-                rows.append(Row(ids, visible, positions, features[p], f"{prompts[p].uid}/{k}"))
-            stop = Stop(self.encoder.eos_id, after)
-            with self._mixed_precision():
-                drawn = decode(self.core, rows, decoding=decoding, seed=seed, stop=stop, pad_id=self.encoder.pad_id)
-            for (p, _, _), (ids, truncated) in zip(chunk, drawn, strict=True):
-                rows_of[p].append(Sampled(self.encoder.decode(ids), tuple(ids), truncated))
+        for chunk in _chunks(pieces, sizes=[len(some) for *_, some in pieces], limit=batch_size):
+            trees = self._plant(chunk, prompts, sights)
+            sizes = [len(tree.ids) for tree in trees]
+            for some in _chunks(list(zip(chunk, trees, strict=True)), sizes=sizes, limit=MAX_BATCH_TOKENS):
+                with self._mixed_precision():
+                    drawn = decode(self.network, [tree for _, tree in some], decoding=decoding, seed=seed, stop=stop)
+                for ((p, *_), _), answers in zip(some, drawn, strict=True):
+                    rows_of[p] += [self._sampled(ids, truncated, decoding.stop) for ids, truncated in answers]
         return rows_of
 
-    def _features(self, prompts: Sequence[EncodedPrompt]) -> list[Tensor | None]:
-        """Projected image features of every prompt, all pictures through the vision tower in one pass."""
-        seen = [prompt.pixels["pixel_values"] for prompt in prompts if prompt.pixels]
-        if not seen:
-            return [None] * len(prompts)
-        pixels = torch.cat(seen).to(self.core.device, self.core.dtype)
-        features = iter(self.core.model.get_image_features(pixel_values=pixels).pooler_output)
-        return [
-            torch.cat([next(features) for _ in range(len(prompt.pixels["pixel_values"]))]) if prompt.pixels else None
-            for prompt in prompts
-        ]
+    def _plant(
+        self, pieces: Sequence[tuple[int, int, Sequence[Sequence[int]]]], prompts: Sequence[Prompt],
+        sights: Sequence[Sight] | None,
+    ) -> list[Tree]:  # fmt: skip
+        """Pieces (prompt, number of the first answer, beginnings) as trees.
+
+        What is hidden from all tokens is left out, what is hidden from answers is veiled.
+        """
+        with self._mixed_precision():
+            looks = self.vision.look(self.core, [prompts[p] for p, *_ in pieces])
+            with torch.inference_mode():
+                features = self.vision.project(self.core, looks)
+        trees = []
+        for (p, start, begun), look, one in zip(pieces, looks, features, strict=True):
+            sight = sights[p] if sights is not None else Sight()
+            ids = torch.tensor(look.ids)
+            is_image = ids == self.encoder.image_token_id
+            flags = sight.flags(is_image)
+            positions, first = sight.place(self.network.positions(look), flags)
+            if sight.drops:
+                one = None if one is None else one.keep(flags[is_image].to(self.core.device))
+                ids, positions, flags = ids[flags], positions[:, flags], flags[flags]
+            branches = [Branch(given, f"{prompts[p].uid}/{start + k}") for k, given in enumerate(begun)]
+            trees.append(Tree(ids, positions, first, ~flags, one, branches))
+        return trees
+
+    def _sampled(self, ids: list[int], truncated: bool, strings: Sequence[str]) -> Sampled:
+        text = self.encoder.decode(ids)
+        found = [text.index(string) for string in strings if string in text]
+        return Sampled(text[: min(found)].strip() if found else text, tuple(ids), truncated)
 
 
-class Reference:
-    """The frozen starting model, as the policy without its adapter or as a copy taken now. Only scores."""
-
-    def __init__(self, policy: Policy, *, mode: Literal["adapter_off", "frozen_copy"]) -> None:
-        assert mode == "frozen_copy" or policy.has_adapter, "no adapter to switch off"
-        self._mode = mode
-        self._trained = policy
-        self._policy = policy if mode == "adapter_off" else Policy(deepcopy(policy.model), policy.encoder.processor)
-
-    def score(self, groups: Sequence[Group]) -> Scores:
-        """Log-probs under the reference, without gradients."""
-        self._policy.model.to(self._trained.core.device)  # the loop may have moved the policy since the copy was made
-        with torch.no_grad(), self._without_adapter():
-            return self._policy.score(groups)
-
-    @contextmanager
-    def _without_adapter(self) -> Iterator[None]:
-        if self._mode == "frozen_copy":
-            yield
-            return
-        with self._policy.model.disable_adapter():
-            yield
+def _chunks(items: Sequence[Any], *, sizes: Sequence[int], limit: int) -> Iterator[list[Any]]:
+    """Items in order, as many at a time as stay within `limit` together; at least one."""
+    chunk, total = [], 0
+    for item, size in zip(items, sizes, strict=True):
+        if chunk and total + size > limit:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
+        total += size
+    if chunk:
+        yield chunk

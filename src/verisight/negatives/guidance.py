@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from verisight.models.policy import Policy, Sight
+from verisight.models.hiding import Sight
+from verisight.models.policy import Policy
 from verisight.types import Decoding, Prompt
 
 _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|$)|$)", re.DOTALL)

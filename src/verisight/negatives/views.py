@@ -7,8 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from verisight.models.hiding import Positions
-from verisight.models.policy import Sight
+from verisight.models.hiding import Positions, Sight
 
 
 class View(Protocol):

@@ -110,6 +110,7 @@ def build(folder: Path, *, plan: Plan | None = None, quiet: bool = False) -> Pat
 
 def _see(policy: Policy, plan: Plan, *, quiet: bool) -> None:
     torch.manual_seed(plan.seed)
+    policy.model.requires_grad_(True)  # the one place where the vision tower trains
     processor = policy.encoder.processor
     with track("vision tower", total=plan.tower_steps, unit="steps", quiet=quiet) as advance:
         train_tower(policy.model, processor, steps=plan.tower_steps, advance=advance)

@@ -20,7 +20,8 @@ from verisight.evaluate.pope import Pope
 from verisight.evaluate.pope import measures as pope_measures
 from verisight.evaluate.runner import compare, read_scored, run_benchmark
 from verisight.evaluate.stats import Interval, bootstrap_statistic, cluster_bootstrap, ratio
-from verisight.models.policy import Policy, Sight
+from verisight.models.hiding import Sight
+from verisight.models.policy import Policy
 from verisight.pocket.budget import Budget
 from verisight.pocket.datasets import Split, png, scene, write_split
 from verisight.pocket.language import DETAIL_PROMPTS, read_caption

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from verisight.data.files import append_jsonl, read_jsonl, write_jsonl
-from verisight.models.policy import PROJECTOR, Policy
+from verisight.models.policy import Policy
 from verisight.progress import track
 from verisight.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from verisight.train.preference import Outcome
@@ -77,7 +77,7 @@ def fit(
         raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
     policy.model.to(accelerator.device)
     weights = policy.trainable()
-    optimizer = accelerator.prepare(_optimizer(weights, settings))
+    optimizer = accelerator.prepare(_optimizer(weights, settings, is_projector=policy.is_projector))
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)
     with track(label, total=settings.steps, unit="steps", done=first, quiet=quiet) as advance:
@@ -100,11 +100,13 @@ def fit(
                 )  # fmt: skip
 
 
-def _optimizer(weights: dict[str, torch.Tensor], settings: Optimization) -> torch.optim.Optimizer:
+def _optimizer(
+    weights: dict[str, torch.Tensor], settings: Optimization, *, is_projector: Callable[[str], bool]
+) -> torch.optim.Optimizer:
     """AdamW with the projector in a group of its own. No weight decay on vectors (norms, biases)."""
     groups: dict[tuple[float, float], list[torch.Tensor]] = {}
     for name, weight in weights.items():
-        lr = settings.projector_lr if settings.projector_lr is not None and PROJECTOR in name else settings.lr
+        lr = settings.projector_lr if settings.projector_lr is not None and is_projector(name) else settings.lr
         decay = settings.weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault((lr, decay), []).append(weight)
     return torch.optim.AdamW(

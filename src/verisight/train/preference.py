@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from verisight.models.policy import Policy, Reference
+from verisight.models.policy import Policy
+from verisight.models.reference import Reference
 from verisight.objectives.preference import dpo, sft
 from verisight.types import Group, Pair
 

@@ -1,0 +1,97 @@
+"""Grouped scoring: image and prompt stand once in the row, every answer attends to them and to itself.
+
+A batch is one row without padding: [prompt | answer 1 | ... | answer G] of the first group, then of the second, ...
+Attention takes two calls a group: prompt x prompt, plainly causal, and all answers x the group with a small mask.
+Keys and values are never copied. Prior art: Wang and Hegde 2024 (arXiv 2410.20305), Liu et al. 2025 (2506.05433).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "verisight"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One group in the row: [start, start + prompt) is its prompt, then the answers up to `stop`.
+
+    `visible`: (answer tokens, group tokens) bool, which tokens of the group an answer token attends to.
+    """
+
+    start: int
+    num_prompt: int
+    stop: int
+    visible: Tensor
+
+
+def segments(lengths: Sequence[tuple[int, Sequence[int]]], *, device: torch.device) -> tuple[Segment, ...]:
+    """The layout of a row. `lengths`: of every group, tokens of the prompt and of each answer (all at least 1)."""
+    made, start = [], 0
+    for num_prompt, answers in lengths:
+        owner = torch.arange(len(answers), device=device).repeat_interleave(torch.tensor(answers, device=device))
+        own = (owner[:, None] == owner) & torch.ones(len(owner), len(owner), dtype=torch.bool, device=device).tril()
+        visible = torch.cat([own.new_ones(len(owner), num_prompt), own], dim=1)
+        stop = start + num_prompt + len(owner)
+        made.append(Segment(start, num_prompt, stop, visible))
+        start = stop
+    return tuple(made)
+
+
+def attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    scaling: float | None = None, segments: Sequence[Segment] | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention of a decoder layer, as transformers calls it. query: (1, heads, tokens, width of a head).
+
+    With `segments` the grouped row, else what transformers' own "sdpa" does (a boolean mask is answered without copies
+    of keys for grouped queries).
+    """
+    if segments is None and (attention_mask is None or attention_mask.dtype != torch.bool):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if segments is None:
+        return _masked(query, key, value, attention_mask, scaling=scaling).transpose(1, 2).contiguous(), None
+    assert attention_mask is None, "a grouped row carries its own layout"
+    parts = []
+    for one in segments:
+        prompt, whole = slice(one.start, one.start + one.num_prompt), slice(one.start, one.stop)
+        parts.append(
+            F.scaled_dot_product_attention(
+                query[:, :, prompt], key[:, :, prompt], value[:, :, prompt],
+                is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1],
+            )
+        )  # fmt: skip
+        answers = query[:, :, one.start + one.num_prompt : one.stop]
+        parts.append(_masked(answers, key[:, :, whole], value[:, :, whole], one.visible[None, None], scaling=scaling))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaling: float | None) -> Tensor:
+    """Masked attention; heads that share a key are laid behind one another as further queries of it."""
+    batch, heads, queries, width = query.shape
+    repeats = heads // key.shape[1]
+    if repeats > 1 and mask is not None:
+        query, mask = query.reshape(batch, key.shape[1], repeats * queries, width), mask.repeat(1, 1, repeats, 1)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    return out.reshape(batch, heads, queries, value.shape[-1])
+
+
+def install(model: Any) -> None:
+    """Make a Hugging Face VLM's language model use `attention`; its vision tower keeps its own.
+
+    It stays in place: gradient checkpointing looks the function up again in the backward pass.
+    """
+    model.set_attn_implementation({"text_config": ATTENTION})
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
