@@ -90,6 +90,7 @@ def averaged(index, weights=(0.25, 0.75)):
 def moved():
     """A policy, the reference it left, and the same reference as a policy."""
     policy, start = tiny_policy(), tiny_policy()
+    policy.tune(None, train_projector=True)
     reference = Reference(policy, mode="frozen_copy")
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
