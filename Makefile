@@ -19,8 +19,11 @@ check: $(VENV)/developed
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed
-	$(BIN)/python benchmarks/scoring.py
+# About 45 minutes on one core, 10 GB of memory; `python benchmarks/dpo_step.py --quick --only llava-lora` is 2 minutes.
+bench: $(VENV)/measured
+	$(BIN)/python benchmarks/grouped.py
+	$(BIN)/python benchmarks/bdhs.py
+	$(BIN)/python benchmarks/dpo_step.py
 
 # torch comes first and pinned, so that nothing replaces it. Where pip finds a CPU wheel (PIP_FIND_LINKS,
 # PIP_EXTRA_INDEX_URL) it is taken; on Linux the plain index has an accelerator build only, which is larger and works too.
@@ -33,6 +36,10 @@ $(VENV)/installed: pyproject.toml constraints/cpu.txt
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt --group test
+	touch $@
+
+$(VENV)/measured: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt --group bench
 	touch $@
 
 $(VENV)/developed: $(VENV)/tested

@@ -115,6 +115,39 @@ def explain(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    memory: Annotated[float | None, typer.Option(min=0, help="GiB of a device; default: the GPU's, if any.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the data to measure.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a run will cost before any GPU time: tokens, FLOPs, memory, and what would not fit."""
+    from verisight import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides or ())
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from verisight.study import plan as planning
+
+    planned = planning.make_plan(loaded, limit_gib=memory, rows=rows)
+    if as_json:
+        typer.echo(json.dumps(planning.as_json(planned), indent=2))
+        return
+    console = Console(highlight=False)
+    for listing in planning.tables(planned):
+        console.print(f"\n{listing.title}", markup=False, soft_wrap=True)
+        table = Table(*listing.header, box=None, pad_edge=False)
+        for row in listing.rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print("", *planned.assumptions, sep="\n", markup=False, soft_wrap=True)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for completion in editors."""
     import json

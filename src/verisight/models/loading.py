@@ -63,7 +63,7 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
     check_model(path)
     hf_logging.disable_progress_bar()
     source = str(pocket_folder()) if path == POCKET else path
-    model_type = _config_of(source, trust_remote_code=trust_remote_code).model_type
+    model_type = config_of(source, trust_remote_code=trust_remote_code).model_type
     processor = load_processor(source, model_type=model_type, trust_remote_code=trust_remote_code)
     Encoder(processor)  # what a processor lacks is said before any weights are read
     if not (Path(source) / "adapter_config.json").is_file():
@@ -75,7 +75,7 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
         return PeftModel.from_pretrained(merged(base), source).eval(), processor
 
 
-def _config_of(source: str, *, trust_remote_code: bool) -> Any:
+def config_of(source: str, *, trust_remote_code: bool) -> Any:
     """The configuration of a model, of an adapter folder that of the model below it."""
     while (Path(source) / "adapter_config.json").is_file():
         base = _base_of(Path(source))
@@ -89,7 +89,7 @@ def merged(model: Any) -> Any:
 
 
 def _read_weights(source: str, *, dtype: str, trust_remote_code: bool) -> Any:
-    _supported(_config_of(source, trust_remote_code=trust_remote_code).to_dict(), source)
+    _supported(config_of(source, trust_remote_code=trust_remote_code).to_dict(), source)
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             source,

@@ -23,28 +23,34 @@ ATTENTION = "verisight"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One group in the row: [start, start + prompt) is its prompt, then the answers up to `stop`.
+    """One group in the row: [start, start + num_prompt) is its prompt, then the answers up to `stop`.
 
-    `visible`: (answer tokens, group tokens) bool, which tokens of the group an answer token attends to.
+    `visible`: (answer tokens, group tokens) bool, which tokens of the group an answer token attends to; None where a
+    single answer follows its prompt, which is plainly causal.
     """
 
     start: int
     num_prompt: int
     stop: int
-    visible: Tensor
+    visible: Tensor | None
 
 
 def segments(lengths: Sequence[tuple[int, Sequence[int]]], *, device: torch.device) -> tuple[Segment, ...]:
     """The layout of a row. `lengths`: of every group, tokens of the prompt and of each answer (all at least 1)."""
     made, start = [], 0
     for num_prompt, answers in lengths:
-        owner = torch.arange(len(answers), device=device).repeat_interleave(torch.tensor(answers, device=device))
-        own = (owner[:, None] == owner) & torch.ones(len(owner), len(owner), dtype=torch.bool, device=device).tril()
-        visible = torch.cat([own.new_ones(len(owner), num_prompt), own], dim=1)
-        stop = start + num_prompt + len(owner)
+        stop = start + num_prompt + sum(answers)
+        visible = None if len(answers) == 1 else _siblings_apart(num_prompt, torch.tensor(answers, device=device))
         made.append(Segment(start, num_prompt, stop, visible))
         start = stop
     return tuple(made)
+
+
+def _siblings_apart(num_prompt: int, answers: Tensor) -> Tensor:
+    """(answer tokens, group tokens) bool: the prompt, and one's own answer so far."""
+    owner = torch.arange(len(answers), device=answers.device).repeat_interleave(answers)
+    own = (owner[:, None] == owner).tril()
+    return torch.cat([own.new_ones(len(owner), num_prompt), own], dim=1)
 
 
 def attention(
@@ -63,15 +69,17 @@ def attention(
     assert attention_mask is None, "a grouped row carries its own layout"
     parts = []
     for one in segments:
-        prompt, whole = slice(one.start, one.start + one.num_prompt), slice(one.start, one.stop)
+        whole, answers = slice(one.start, one.stop), slice(one.start + one.num_prompt, one.stop)
+        causal = whole if one.visible is None else slice(one.start, answers.start)
         parts.append(
             F.scaled_dot_product_attention(
-                query[:, :, prompt], key[:, :, prompt], value[:, :, prompt],
+                query[:, :, causal], key[:, :, causal], value[:, :, causal],
                 is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1],
             )
         )  # fmt: skip
-        answers = query[:, :, one.start + one.num_prompt : one.stop]
-        parts.append(_masked(answers, key[:, :, whole], value[:, :, whole], one.visible[None, None], scaling=scaling))
+        if one.visible is not None:
+            mask = one.visible[None, None]
+            parts.append(_masked(query[:, :, answers], key[:, :, whole], value[:, :, whole], mask, scaling=scaling))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 

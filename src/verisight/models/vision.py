@@ -123,22 +123,31 @@ def _joined(towers: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*towers, strict=True))
 
 
+class _Seen(Exception):
+    """The tower is done: what follows in the model's code is not needed."""
+
+
 @contextmanager
 def _recorded(core: Any, family: Family) -> Iterator[list[Tensor]]:
-    """Collects what the tower hands to the projector."""
+    """Collects what the tower hands to the projector, and leaves the model's code there."""
     outputs: list[Tensor] = []
     tower = core.model.get_submodule(family.tower)
-    if family.cut == "blocks":
-        hooks = [
-            tower.blocks[i].register_forward_hook(lambda *call: outputs.append(call[-1])) for i in _kept_blocks(tower)
-        ]
-    else:
-        hooks = [tower.register_forward_hook(lambda *call: outputs.extend(_selected(core, call[-1])))]
+    blocks = _kept_blocks(tower) if family.cut == "blocks" else []
+
+    def hook(_module: Any, _args: Any, output: Any) -> None:
+        outputs.extend([output] if blocks else _selected(core, output))
+        if len(outputs) >= len(blocks):
+            raise _Seen
+
+    modules = [tower.blocks[i] for i in blocks] or [tower]
+    hooks = [module.register_forward_hook(hook) for module in modules]
     try:
         yield outputs
+    except _Seen:
+        pass
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 @contextmanager
