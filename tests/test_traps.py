@@ -11,7 +11,7 @@ from verisight.models import logprobs
 from verisight.models.families import SUPPORTED, check_config, family_of
 from verisight.models.logprobs import token_log_probs
 from verisight.models.policy import LoraSettings, Policy
-from verisight.types import Decoding, Group, Prompt, UserError
+from verisight.types import Answer, Decoding, Group, Message, Prompt, UserError
 from zoo import tiny
 
 
@@ -185,3 +185,34 @@ def test_one_prompt_is_read_once_however_many_answers():
     encoder = policy.encoder
     answers = sum(len(encoder.answer(group.prompt, answer).ids) for answer in group.answers)
     assert [tuple(shape) for shape in lengths] == [(1, len(encoder.prompt(group.prompt).ids) + answers)]
+
+
+def test_a_template_with_another_blank_in_finished_turns_is_scored_behind_its_generation_prompt():
+    r"""LLaVA-OneVision's template closes turns as 'assistant \n...' and asks for them with 'assistant\n'."""
+    plain, published = tiny("llava_onevision"), tiny("llava_onevision")
+    published.encoder.processor.chat_template = plain.encoder.processor.chat_template.replace(
+        "message['role'] + '\n'", "message['role'] + (' \n' if message['role'] == 'assistant' else '\n')"
+    )
+    assert published.encoder.processor.chat_template != plain.encoder.processor.chat_template
+    talk = Answer("Yes.", (Message("user", "Where?"), Message("assistant", "In the middle.")))
+    for answer in (SHORT, LONG, talk):
+        wanted = plain.encoder.answer(GROUPS[0].prompt, answer)
+        assert published.encoder.answer(GROUPS[0].prompt, answer) == wanted
+    begun = [one.encoder.text_tokens(GROUPS[0].prompt, LONG.text) for one in (plain, published)]
+    assert begun[0] == begun[1]
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_eight_answers_in_bfloat16(family):
+    """Rounding apart, what float32 gives."""
+    texts = [" ".join(LONG.text.split()[:num]) for num in (1, 2, 4, 6, 9, 12, 16, 21)]
+    groups = [Group(one.prompt, tuple(Answer(text) for text in texts)) for one in GROUPS[::3]]
+    exact = logp(tiny(family), groups)
+    policy = tiny(family)
+    policy.model.to(torch.bfloat16)
+    policy.tune(LoraSettings(2, 4), train_projector=True)
+    scores = policy.score(groups)
+    scores.logp_sum.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in policy.trainable().values())
+    torch.testing.assert_close(scores.logp_sum.detach(), exact, rtol=0.03, atol=1.5)
+    assert scores.token_logp.dtype == torch.float32

@@ -69,20 +69,9 @@ class Encoder:
 
         Tokens are those of the whole conversation tokenised at once, cut at the prompt's last character.
         """
-        turns = (Message("assistant", answer.text), *answer.follow_up)
-        spans = []
-        for index, turn in enumerate(turns):
-            if turn.role == "assistant":
-                opened = self._render(prompt, turns[:index], generate=True)
-                closed = self._render(prompt, turns[: index + 1], generate=False)
-                if not closed.startswith(opened):
-                    raise UserError(
-                        f"chat template: an answer's rendering does not continue its prompt ({opened[-40:]!r} -> "
-                        f"{closed[-40:]!r}); accepted: templates whose prompt is a prefix of the conversation"
-                    )
-                spans.append((len(opened), len(closed.rstrip())))
+        text, spans = self._told(prompt, (Message("assistant", answer.text), *answer.follow_up))
         ids, supervised = [], []
-        for token, left, right in self._tokens_behind(prompt, turns):
+        for token, left, right in self._tokens_behind(text, spans[0][0], prompt):
             if left < spans[-1][1]:
                 ids.append(token)
                 supervised.append(any(a <= left and right <= b for a, b in spans))
@@ -109,12 +98,11 @@ class Encoder:
 
         A blank that the template puts before the answer belongs to the first token.
         """
-        turns = (Message("assistant", text),)
-        opened = len(self._render(prompt, (), generate=True))
-        start = self._render(prompt, turns, generate=False).find(text, opened)
+        told, [(opened, _)] = self._told(prompt, (Message("assistant", text),))
+        start = told.find(text, opened)
         if start < 0:
             raise UserError(f"chat template: it rewrites the answer {text[:40]!r}; accepted: templates that keep it")
-        tokens = [token for token in self._tokens_behind(prompt, turns) if token[1] < start + len(text)]
+        tokens = [token for token in self._tokens_behind(told, opened, prompt) if token[1] < start + len(text)]
         spans = [(max(0, left - start), max(0, right - start)) for _, left, right in tokens]
         return [token for token, _, _ in tokens], spans
 
@@ -127,9 +115,31 @@ class Encoder:
         texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
         return frozenset(i for i, text in enumerate(texts) if any(c in text for c in characters))
 
-    def _tokens_behind(self, prompt: Prompt, turns: Sequence[Message]) -> list[tuple[int, int, int]]:
-        """(id, left, right) of every token behind the prompt; the characters count from the conversation's start."""
-        start, text = len(self._render(prompt, (), generate=True)), self._render(prompt, turns, generate=False)
+    def _told(self, prompt: Prompt, turns: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        """The whole conversation, and where in it each assistant turn of `turns` stands, closing mark included.
+
+        Templates that open a finished turn with other blanks than their generation prompt (LLaVA-OneVision's) are
+        followed in the latter: an answer is scored behind what it will be drawn from.
+        """
+        text, spans, rendered = "", [], ""
+        for index, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            opened = self._render(prompt, turns[:index], generate=True)
+            closed = self._render(prompt, turns[: index + 1], generate=False)
+            at = len(opened) if closed.startswith(opened) else closed.rfind(turn.text)
+            if closed[:at].split() != opened.split() or not opened.startswith(rendered):
+                raise UserError(
+                    f"chat template: an answer's rendering does not continue its prompt ({opened[-40:]!r} -> "
+                    f"{closed[-40:]!r}); accepted: templates whose prompt is a prefix of the conversation"
+                )
+            text += opened[len(rendered) :]
+            spans.append((len(text), len(text) + len(closed[at:].rstrip())))
+            text, rendered = text + closed[at:], closed
+        return text, spans
+
+    def _tokens_behind(self, text: str, start: int, prompt: Prompt) -> list[tuple[int, int, int]]:
+        """(id, left, right) of every token of `text` from character `start` on; characters count from its beginning."""
         encoded = self.tokenizer(text, add_special_tokens=self._adds_special(text), return_offsets_mapping=True)
         tokens = []
         for token, (left, right) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
