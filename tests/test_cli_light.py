@@ -45,7 +45,9 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert "heavy: []" in ended.stderr
     assert ended.stdout or not words
     if words == ["--help"]:
-        assert all(verb in ended.stdout for verb in ("demo", "pairs", "train", "eval", "report", "plan", "explain", "schema"))
+        assert all(
+            verb in ended.stdout for verb in ("demo", "pairs", "train", "eval", "report", "plan", "explain", "schema")
+        )
 
 
 def test_explain_imports_nothing_heavy_and_names_its_sources(written: Path) -> None:

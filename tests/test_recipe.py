@@ -53,6 +53,12 @@ def test_relative_paths_count_from_the_file_and_output_and_overrides_from_the_wo
     assert loaded.evaluate[1].instances == tmp_path / "recipes/i.json"
 
 
+def test_a_cache_counts_from_the_file_that_names_it(base: Path, tmp_path: Path) -> None:
+    child = write("c.yaml", "extends: base.yaml\ntrain: {cache: ../kept, reference: cached}\n")
+    assert recipe.load(child).train.cache == tmp_path / "kept"
+    assert recipe.load(child, ["train.cache=here"]).train.cache == tmp_path / "here"
+
+
 def test_a_model_is_a_hub_id_unless_it_is_a_folder(base: Path, tmp_path: Path) -> None:
     (tmp_path / "recipes/tuned").mkdir()
     folders = {"./mine": tmp_path / "mine", "recipes/tuned": tmp_path / "recipes/tuned", "/a/b": Path("/a/b")}

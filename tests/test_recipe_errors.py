@@ -9,7 +9,6 @@ import pytest
 
 from recipe_samples import BASE, OFFLINE, SFT_DATA, refusal, write, write_base
 from verisight import recipe
-from verisight.types import UserError
 
 
 @pytest.fixture
@@ -118,8 +117,8 @@ BAD_VALUES = [
         "model.tune.kind: found 'lara' (did you mean lora?); accepted: lora, full",
     ),
     (
-        "model: {tune: {kind: lora, targets: all}}",
-        "model.tune.targets: found 'all'; accepted: 'language' (whose",
+        "model: {tune: {kind: lora, targets: vision}}",
+        "model.tune.targets: found 'vision'; accepted: 'language' or 'all' (whose",
     ),
     ("objective: dpo", "objective: found 'dpo'; accepted: a mapping of keys (how answers are compared)"),
     ("objective: {kind: 3}", "objective.kind: found 3; accepted: dpo, sft"),
@@ -204,11 +203,40 @@ CONTRADICTIONS = [
     ),
     (
         ["train.reference=adapter_off"],
-        "train.reference: found adapter_off with full tuning, which has no adapter; accepted: auto or frozen_copy",
+        "train.reference: found adapter_off with full tuning, which has no adapter; "
+        "accepted: auto, frozen_copy or cached",
     ),
     (
         [*SFT_DATA, "objective.kind=sft", "train.reference=frozen_copy"],
         "train.reference: found frozen_copy with objective sft, which has none; accepted: auto",
+    ),
+    (
+        [*SFT_DATA, "objective.kind=sft", "train.reference=cached"],
+        "train.reference: found cached with objective sft, which has none; accepted: auto",
+    ),
+    (
+        ["source.when=online", "train.reference=cached"],
+        "train.reference: found cached with source.when online, whose pairs are not known beforehand; "
+        "accepted: auto, adapter_off or frozen_copy",
+    ),
+    (
+        ["model.tune={kind: lora, targets: all}"],
+        "model.tune.targets: found all, which puts an adapter on the projector, with model.train_projector true; "
+        "accepted: language, or model.train_projector false",
+    ),
+    (
+        ["model={path: pocket, tune: {kind: lora, targets: all}, train_projector: false}", "train.image_features=disk"],
+        "train.image_features: found disk with model.tune.targets all, which trains the vision tower; accepted: live",
+    ),
+    (
+        ["train.cache=/kept", "train.image_features=memory"],
+        "train.cache: found /kept with nothing to keep there; "
+        "accepted: empty, train.reference cached, or train.image_features disk",
+    ),
+    (
+        ["source.negatives.view={kind: masked, scope: answer, positions: compact}"],
+        "source.negatives.view: found positions compact with scope answer, which keeps every token; "
+        "accepted: positions original",
     ),
     (
         ["evaluate=[{kind: pope, images: p, instances: i}, {kind: pope, images: p, instances: j}]"],
@@ -229,7 +257,7 @@ def test_contradictions_are_listed_together_with_their_files(base: Path) -> None
         "accepted: a source of kind offline",
         "command line: train.reference: found adapter_off with objective sft, which has none; accepted: auto",
         "command line: train.reference: found adapter_off with full tuning, which has no adapter; "
-        "accepted: auto or frozen_copy",
+        "accepted: auto, frozen_copy or cached",
     ]
 
 
@@ -241,38 +269,15 @@ def test_contradictions_are_listed_together_with_their_files(base: Path) -> None
         OFFLINE,
         ["model.tune.kind=lora", "train.reference=adapter_off"],
         ["train.projector_lr=1e-5"],
+        ["train.reference=cached", "train.cache=kept"],
+        ["train.reference=cached", "model.tune.kind=lora", "train.image_features=memory"],
+        ["train.image_features=disk", "train.cache=kept", "source.when=online"],
+        ["model={path: pocket, tune: {kind: lora, targets: all}, train_projector: false}"],
+        ["train.scoring=padded"],
+        ["source.negatives.view.scope=answer"],
         ["source.negatives.decoding.temperature=0"],
         ["train.checkpoint_every=5", "train.keep_checkpoints=2", "train.micro_batch_size=16"],
     ],
 )
 def test_neighbours_of_the_contradictions_are_fine(base: Path, overrides: list[str]) -> None:
     assert recipe.load(base, overrides) != recipe.load(base)
-
-
-def test_check_files_names_what_is_not_there(base: Path, tmp_path: Path) -> None:
-    loaded = recipe.load(base, ["model.path=./gone", "source.negatives.check.encoder=a/b/c"])
-    with pytest.raises(UserError) as caught:
-        recipe.check_files(loaded)
-    model = "an existing model folder, a hub id (owner/name) or `pocket`"
-    folder = tmp_path / "recipes"
-    assert str(caught.value).splitlines() == [
-        f"model.path: found nothing at {tmp_path}/gone; accepted: {model}",
-        f"source.data.file: found nothing at {folder}/rows.json; accepted: an existing file",
-        f"source.data.images: found nothing at {folder}/pictures; accepted: an existing folder",
-        f"source.negatives.check.encoder: found nothing at a/b/c; accepted: {model}",
-        f"evaluate.0.images: found nothing at {folder}/pictures; accepted: an existing folder",
-        f"evaluate.0.instances: found nothing at {folder}/i.json; accepted: an existing file",
-        f"evaluate.1.images: found nothing at {folder}/pictures; accepted: an existing folder",
-        f"evaluate.1.instances: found nothing at {folder}/i.json; accepted: an existing file",
-    ]
-
-
-def test_check_files_passes_when_all_is_there_and_sees_optional_files(base: Path) -> None:
-    Path("recipes/pictures").mkdir()
-    for name in ("rows.json", "i.json"):
-        Path("recipes", name).touch()
-    recipe.check_files(recipe.load(base))
-    with pytest.raises(
-        UserError, match=r"evaluate\.1\.captions: found nothing at .*/c\.json; accepted: an existing file"
-    ):
-        recipe.check_files(recipe.load(base, ["evaluate.1.captions=c.json"]))

@@ -16,9 +16,11 @@ from verisight.data.readers import BadRow, enforce_bad_fraction, read_llava_inst
 from verisight.data.records import read_pairs
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
+from verisight.models.fingerprint import tower_fingerprint
 from verisight.models.loading import POCKET, load_model
-from verisight.models.policy import LoraSettings, Policy
-from verisight.models.reference import Reference
+from verisight.models.policy import LoraSettings, Policy, Scoring
+from verisight.models.reference import Reference, StoredReference
+from verisight.models.stores import Disk, Memory
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always, Check, Dissimilar, load_encoder
 from verisight.negatives.guidance import Free, Guidance, SentenceGuided
@@ -30,23 +32,45 @@ from verisight.train.preference import Dpo, PreferenceStep, SftStep
 from verisight.types import Benchmark, Decoding, Pair, Source, UserError
 
 
-def open_model(model: recipe.Model) -> Policy:
+def open_model(model: recipe.Model, *, scoring: Scoring = "grouped") -> Policy:
     """The starting model, nothing of it training, on the GPU if there is one."""
     try:
         opened, processor = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
     except OSError as error:  # Hugging Face's word for a hub id that is unknown or out of reach
         reason, accepted = str(error).strip().splitlines()[0], "a model folder, a hub id within reach or 'pocket'"
         raise UserError(f"model.path: {model.path} does not open ({reason}); accepted: {accepted}") from error
-    return Policy(opened.to("cuda") if torch.cuda.is_available() else opened, processor)
+    return Policy(opened.to("cuda") if torch.cuda.is_available() else opened, processor, scoring=scoring)
 
 
 def tune(policy: Policy, model: recipe.Model, *, seed: int = 0) -> None:
     """Make what the recipe names trainable. `seed` draws an adapter's first weights."""
     match model.tune:
-        case recipe.Lora(r=r, alpha=alpha):
-            policy.tune(LoraSettings(r, alpha), train_projector=model.train_projector, base_name=model.path, seed=seed)
+        case recipe.Lora(r=r, alpha=alpha, targets=targets):
+            settings = LoraSettings(r, alpha, targets)
+            policy.tune(settings, train_projector=model.train_projector, base_name=model.path, seed=seed)
         case recipe.Full():
             policy.tune(None, train_projector=model.train_projector)
+        case other:
+            assert_never(other)
+
+
+def cache_folder(one: recipe.Recipe) -> Path:
+    """Where reference log-probs and image features are kept."""
+    return one.train.cache or one.output / "cache"
+
+
+def keep_looks(policy: Policy, one: recipe.Recipe) -> None:
+    """Keep what the vision tower makes of pictures where the recipe says. After `tune`, which forgets it.
+
+    On disk, in a folder named after the tower and the processor: what others made is never read.
+    """
+    match one.train.image_features:
+        case "live":
+            pass
+        case "memory":
+            policy.keep_looks(Memory())
+        case "disk":
+            policy.keep_looks(Disk(cache_folder(one) / "images" / tower_fingerprint(policy)))
         case other:
             assert_never(other)
 
@@ -129,18 +153,23 @@ def online_source(one: recipe.Recipe, rows: list[Pair]) -> Source:
             assert_never(other)
 
 
-def step(one: recipe.Recipe, policy: Policy) -> Step:
-    """The training step. The reference is taken from the policy as it stands now."""
+def step(one: recipe.Recipe, policy: Policy, *, stored: StoredReference | None = None) -> Step:
+    """The training step. The reference is taken from the policy as it stands now, unless it was `stored` before."""
     match one.objective:
         case recipe.Sft():
             return SftStep(policy)
         case recipe.Dpo(beta=beta, label_smoothing=smoothing):
-            mode = one.train.reference
-            if mode == "auto":
-                mode = "adapter_off" if policy.has_adapter else "frozen_copy"
-            return PreferenceStep(policy, Reference(policy, mode=mode), Dpo(beta, smoothing))
+            return PreferenceStep(policy, stored or _live_reference(one, policy), Dpo(beta, smoothing))
         case other:
             assert_never(other)
+
+
+def _live_reference(one: recipe.Recipe, policy: Policy) -> Reference:
+    mode = one.train.reference
+    assert mode != "cached", "log-probs are stored before the step is built"
+    if mode == "auto":
+        mode = "adapter_off" if policy.has_adapter else "frozen_copy"
+    return Reference(policy, mode=mode)
 
 
 def optimization(train: recipe.Train, *, num_pairs: int) -> Optimization:
@@ -184,8 +213,8 @@ def benchmark(node: recipe.Benchmark) -> Benchmark:
 
 def _view(node: recipe.Masked | recipe.Clean) -> View:
     match node:
-        case recipe.Masked(rho=rho, positions=positions):
-            return Masked(rho, positions)
+        case recipe.Masked(rho=rho, positions=positions, scope=scope):
+            return Masked(rho, positions, scope)
         case recipe.Clean():
             return Clean()
         case other:

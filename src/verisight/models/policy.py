@@ -189,15 +189,18 @@ class Policy:
         self.encoder.processor.save_pretrained(folder)
 
     @property
+    def autocast(self) -> torch.dtype | None:
+        """Bfloat16 where frozen bfloat16 weights meet trained float32 ones; None where all are of one kind."""
+        kinds = {p.dtype for p in self.model.parameters()}
+        return torch.bfloat16 if kinds == {torch.bfloat16, torch.float32} else None
+
+    @property
     def _language(self) -> Any:
         return self.core.model.get_submodule(self.family.language)
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
-        """Autocast where frozen bfloat16 weights meet trained float32 ones; nothing where all are of one kind."""
-        kinds = {p.dtype for p in self.model.parameters()}
-        if kinds != {torch.bfloat16, torch.float32}:
-            return nullcontext()
-        return torch.autocast(self.core.device.type, dtype=torch.bfloat16)
+        dtype = self.autocast
+        return nullcontext() if dtype is None else torch.autocast(self.core.device.type, dtype=dtype)
 
     @contextmanager
     def _layers_checkpointed(self) -> Iterator[None]:

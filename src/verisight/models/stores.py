@@ -15,6 +15,8 @@ from torch import Tensor
 
 from verisight.types import UserError
 
+_ALWAYS = {"ids", "num_image_tokens", "pixel_shape"}  # in every file of a look
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -96,8 +98,10 @@ class Disk:
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: not readable ({error}); accepted: what was written, or no file") from error
+        if lacking := _ALWAYS - tensors.keys():
+            raise UserError(f"{path}: lacks {', '.join(sorted(lacking))}; accepted: what was written, or no file")
         tower = sorted(name for name in tensors if name.startswith("tower."))
         return Look(
             ids=tuple(tensors["ids"].tolist()),

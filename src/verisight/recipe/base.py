@@ -58,6 +58,7 @@ Switch = Annotated[bool, Field(strict=True)]
 File = Annotated[Path, BeforeValidator(_absolute), MustBe("file")]
 OptionalFile = Annotated[Path | None, BeforeValidator(_absolute), MustBe("file")]
 Folder = Annotated[Path, BeforeValidator(_absolute), MustBe("folder")]
+OptionalFolder = Annotated[Path | None, BeforeValidator(_absolute)]  # made when it is missing
 Output = Annotated[Path, BeforeValidator(_absolute_from_cwd)]
 Pretrained = Annotated[str, Field(min_length=1), BeforeValidator(_name_or_folder), MustBe("model")]
 

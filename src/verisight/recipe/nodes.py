@@ -36,7 +36,10 @@ class Lora(Node):
     kind: Literal["lora"] = "lora"
     r: Annotated[Count, about("rank of the adapters [Hu et al. 2021; paper appendix A: 128]")] = 128
     alpha: Annotated[Count, about("adapters are scaled by alpha / r [Hu et al. 2021; paper appendix A: 256]")] = 256
-    targets: Annotated[Literal["language"], about("whose linear layers get one")] = "language"
+    targets: Annotated[
+        Literal["language", "all"],
+        about("whose linear layers get one: the language model's, or the vision tower's and projector's too"),
+    ] = "language"
 
 
 class Full(Node):
@@ -81,6 +84,18 @@ class Masked(Node):
         Literal["original", "compact"],
         about("position ids of the tokens that stay: kept, or renumbered without gaps"),
     ] = "original"
+    scope: Annotated[
+        Literal["all", "answer"],
+        about("hidden from all tokens, or from the answer's alone while prompt and image still see each other"),
+    ] = "all"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scope == "answer" and self.positions == "compact":
+            return self.refuse(
+                ["found positions compact with scope answer, which keeps every token; accepted: positions original"]
+            )
+        return self
 
 
 class Clean(Node):

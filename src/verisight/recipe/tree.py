@@ -13,6 +13,7 @@ from verisight.recipe.base import (
     Momentum,
     Node,
     NonNegative,
+    OptionalFolder,
     Output,
     Positive,
     Seed,
@@ -25,6 +26,7 @@ from verisight.recipe.nodes import (
     Full,
     Generated,
     Instruct,
+    Lora,
     Model,
     Objective,
     Offline,
@@ -64,9 +66,27 @@ class Train(Node):
     keep_checkpoints: Annotated[Count, about("newest checkpoints kept")] = 1
     gradient_checkpointing: Annotated[Switch, about("recompute activations to save memory [Chen et al. 2016]")] = False
     reference: Annotated[
-        Literal["auto", "adapter_off", "frozen_copy"],
-        about("where reference log-probs come from; auto: adapter_off with lora, frozen_copy with full"),
+        Literal["auto", "adapter_off", "frozen_copy", "cached"],
+        about(
+            "where reference log-probs come from; cached: from a file, computed once before training; "
+            "auto: adapter_off with lora, frozen_copy with full"
+        ),
     ] = "auto"
+    image_features: Annotated[
+        Literal["live", "memory", "disk"],
+        about("the frozen vision tower's output, in front of the projector: made anew every step, or kept"),
+    ] = "live"
+    cache: Annotated[
+        OptionalFolder,
+        about(
+            "folder of cached reference log-probs and image features, which runs may share one after another; "
+            "empty: in the run folder, deleted after training"
+        ),
+    ] = None
+    scoring: Annotated[
+        Literal["grouped", "padded"],
+        about("a prompt forwarded once for all its answers, or once for each in padded rows: slower, equal numbers"),
+    ] = "grouped"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,8 +143,35 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if isinstance(model.tune, Full) and train.reference == "adapter_off":
         yield (
-            "train.reference: found adapter_off with full tuning, which has no adapter; accepted: auto or frozen_copy"
+            "train.reference: found adapter_off with full tuning, which has no adapter; "
+            "accepted: auto, frozen_copy or cached"
         )
+    yield from _cache_contradictions(recipe)
     kinds = [benchmark.kind for benchmark in recipe.evaluate]
     for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
         yield f"evaluate: found {kind} {kinds.count(kind)} times, all in one file; accepted: each kind once"
+
+
+def _cache_contradictions(recipe: Recipe) -> Iterator[str]:
+    source, model, train = recipe.source, recipe.model, recipe.train
+    everywhere = isinstance(model.tune, Lora) and model.tune.targets == "all"
+    if everywhere and model.train_projector:
+        yield (
+            "model.tune.targets: found all, which puts an adapter on the projector, with model.train_projector true; "
+            "accepted: language, or model.train_projector false"
+        )
+    if everywhere and train.image_features != "live":
+        yield (
+            f"train.image_features: found {train.image_features} with model.tune.targets all, which trains the vision "
+            "tower; accepted: live"
+        )
+    if train.reference == "cached" and isinstance(source, Generated) and source.when == "online":
+        yield (
+            "train.reference: found cached with source.when online, whose pairs are not known beforehand; "
+            "accepted: auto, adapter_off or frozen_copy"
+        )
+    if train.cache is not None and train.reference != "cached" and train.image_features != "disk":
+        yield (
+            f"train.cache: found {train.cache} with nothing to keep there; "
+            "accepted: empty, train.reference cached, or train.image_features disk"
+        )

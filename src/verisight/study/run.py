@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from verisight import build
-from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
+from verisight.data.files import MARKER, claim_run_folder, read_json, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
 from verisight.data.readers import enforce_bad_fraction
 from verisight.data.records import read_pairs, write_pairs
 from verisight.evaluate.runner import run_benchmark
+from verisight.models.families import check_config
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
+from verisight.models.reference import StoredReference, store_reference
 from verisight.progress import Advance, track
-from verisight.recipe import Generated, Recipe, check_files, dump, recipe_hash
+from verisight.recipe import Generated, Masked, Recipe, check_files, dump, recipe_hash
 from verisight.sources.generated import generate_pairs
 from verisight.train.loop import fit
 from verisight.types import Benchmark, Pair, UserError
@@ -36,6 +38,8 @@ def open_run(recipe: Recipe) -> Path:
     """
     check_files(recipe)
     check_model(recipe.model.path)
+    _check_positions(recipe)
+    _check_cache(recipe)
     folder = recipe.output
     _forget_refused(folder)
     claim_run_folder(folder, recipe_hash(recipe))
@@ -44,6 +48,30 @@ def open_run(recipe: Recipe) -> Path:
         found = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
         write_json(folder / "environment.json", found | {name: version(name) for name in _PACKAGES})
     return folder
+
+
+def _check_positions(recipe: Recipe) -> None:
+    """Refuse `compact` where positions have three axes. Of a model folder only; drawing says it of any other."""
+    config = Path(recipe.model.path) / "config.json"
+    source = recipe.source
+    if not isinstance(source, Generated) or not isinstance(source.negatives.view, Masked) or not config.is_file():
+        return
+    family = check_config(read_json(config))
+    if source.negatives.view.positions == "compact" and family.axes > 1:
+        raise UserError(
+            f"source.negatives.view.positions: found compact with a {family.model_type!r} model, whose positions have "
+            f"{family.axes} axes; accepted: original"
+        )
+
+
+def _check_cache(recipe: Recipe) -> None:
+    try:
+        if recipe.train.cache is not None:
+            recipe.train.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"train.cache: {recipe.train.cache} cannot be made ({error.strerror}); accepted: a folder that can"
+        ) from error
 
 
 def _forget_refused(folder: Path) -> None:
@@ -100,7 +128,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     folder = open_run(recipe)
     model = folder / "model"
     if model.exists():
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        _clear(folder)
         return model
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     if isinstance(recipe.source, Generated) and recipe.source.when == "offline":
@@ -108,15 +136,17 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     else:
         rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
     source = build.online_source(recipe, rows)
-    policy = build.open_model(recipe.model)
+    policy = build.open_model(recipe.model, scoring=recipe.train.scoring)
     build.tune(policy, recipe.model, seed=recipe.seed)
+    build.keep_looks(policy, recipe)
     if recipe.train.gradient_checkpointing:
         policy.checkpoint_gradients()
+    stored = _stored_reference(policy, recipe, rows, quiet=quiet) if recipe.train.reference == "cached" else None
     optimization = build.optimization(recipe.train, num_pairs=len(rows))
     fit(
         policy,
         source,
-        build.step(recipe, policy),
+        build.step(recipe, policy, stored=stored),
         optimization=optimization,
         folder=folder,
         label=f"train ({recipe.objective.kind})",
@@ -124,8 +154,22 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     )
     _summarise(folder, num_pairs=len(rows))
     save_model(policy, model)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    _clear(folder)
     return model
+
+
+def _stored_reference(policy: Policy, recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> StoredReference:
+    """Reference log-probs of all rows: those that are not on file yet are computed now, before any training."""
+    batch_size = recipe.train.micro_batch_size or recipe.train.batch_size
+    file = build.cache_folder(recipe) / "reference.jsonl"
+    with track("reference", total=len(rows), unit="pairs", quiet=quiet) as advance:
+        return store_reference(policy, [row.group for row in rows], file, batch_size=batch_size, advance=advance)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what only an unfinished training needs."""
+    for name in ("checkpoints", "cache"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _summarise(folder: Path, *, num_pairs: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verisight.models.policy import Policy
-from verisight.models.reference import Reference
+from verisight.models.scoring import Scores
 from verisight.objectives.preference import dpo, sft
 from verisight.types import Group, Pair
 
@@ -23,6 +23,14 @@ class Comparisons(NamedTuple):
     rejected_logp_sum: Tensor
     chosen_ref_logp_sum: Tensor
     rejected_ref_logp_sum: Tensor
+
+
+class Scorer(Protocol):
+    """What a policy is compared with: `Reference`, or `StoredReference`."""
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """Log-probs of every answer, without gradients."""
+        ...
 
 
 class Objective(Protocol):
@@ -77,7 +85,7 @@ class PreferenceStep:
     """Any pairwise objective against a frozen reference. Rejected answers are averaged by the pair's weights."""
 
     policy: Policy
-    reference: Reference
+    reference: Scorer
     objective: Objective
 
     def __call__(self, pairs: Sequence[Pair]) -> Outcome:
