@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tiny_llava
@@ -12,12 +13,11 @@ import torch
 from torch import Tensor
 
 from verisight.models.policy import LoraSettings, Policy
-from verisight.models.reference import Reference
-from verisight.models.scoring import Scores
+from verisight.models.reference import Reference, StoredReference, store_reference
 from verisight.models.stores import Recent
 from verisight.models.vision import Vision
 from verisight.train.preference import Dpo, PreferenceStep
-from verisight.types import Group, Pair
+from verisight.types import Pair
 
 SIDES = ("trl", "unpadded", "live", "stored")
 BETA, RANK = 0.1, 16
@@ -44,23 +44,14 @@ class Side(NamedTuple):
     model: torch.nn.Module
 
 
-class Stored:
-    """Log-probs of the reference, computed beforehand; the policy's memory of pictures is emptied afterwards."""
-
-    def __init__(self, policy: Policy, reference: Reference, groups: list[Group]) -> None:
-        self._kept = {group.prompt.uid: reference.score([group]) for group in groups}
-        policy.vision = Vision(policy.encoder, policy.family, Recent())
-
-    def score(self, groups: list[Group]) -> Scores:
-        """As `Reference.score`."""
-        kept = [self._kept[group.prompt.uid] for group in groups]
-        return Scores(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
-
-
-def stored_reference(policy: Policy, pairs: list[Pair]) -> Any:
-    """The policy as it is now, as a reference that is never run again."""
-    reference = Reference(policy, mode="adapter_off" if policy.has_adapter else "frozen_copy")
-    return Stored(policy, reference, [pair.group for pair in pairs])
+def stored_reference(policy: Policy, pairs: list[Pair]) -> StoredReference:
+    """The package's own file of reference log-probs, written and read; what was seen of pictures is forgotten."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "reference.jsonl"
+        groups = [pair.group for pair in pairs]
+        stored = store_reference(policy, groups, file, batch_size=tiny_llava.PAIRS, advance=lambda *_, **__: None)
+    policy.vision = Vision(policy.encoder, policy.family, Recent())
+    return stored
 
 
 def tuned(case: Case) -> Policy:

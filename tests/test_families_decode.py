@@ -73,7 +73,7 @@ def test_branches_of_hidden_pictures_are_those_of_generate(policy):
     rng = np.random.default_rng(0)
     ids = policy.encoder.text_tokens(PROMPTS[0], BEGUN)[0]
     prefixes = [ids[:at] for at in (3, 11, len(ids))] + [[*ids[:5], ids[-2], ids[2]], []]
-    keeps = [rng.random(policy.num_image_tokens(prompt)) >= 0.6 for prompt in PROMPTS]
+    keeps = [rng.random(policy.num_image_tokens([prompt])[0]) >= 0.6 for prompt in PROMPTS]
     drawn = policy.branch(
         PROMPTS, [prefixes] * len(PROMPTS), decoding=GREEDY, seed=0, sights=[Sight(keep) for keep in keeps]
     )
@@ -86,7 +86,7 @@ def test_branches_of_hidden_pictures_are_those_of_generate(policy):
 
 def test_the_sight_changes_what_is_said(policy):
     def said(**sight):
-        num = policy.num_image_tokens(PROMPTS[0])
+        num = policy.num_image_tokens([PROMPTS[0]])[0]
         keep = np.random.default_rng(1).random(num) >= 0.9
         return tokens(policy.sample(PROMPTS[:1], decoding=GREEDY, seed=0, sights=[Sight(keep, **sight)]))
 
@@ -123,7 +123,7 @@ def step_by_step(policy, prompt, keep, prefix, *, steps=8):
 @torch.inference_mode()
 def test_the_answer_alone_can_be_blind(policy):
     prompts = PROMPTS[:3]
-    keeps = [np.random.default_rng(2).random(policy.num_image_tokens(prompt)) >= 0.7 for prompt in prompts]
+    keeps = [np.random.default_rng(2).random(policy.num_image_tokens([prompt])[0]) >= 0.7 for prompt in prompts]
     ids = policy.encoder.text_tokens(prompts[0], BEGUN)[0]
     prefixes = [ids[:7], []]
     drawn = policy.branch(
@@ -147,7 +147,7 @@ def test_hot_answers_hold_no_special_token(policy):
 def test_compact_positions_are_refused_where_positions_have_three_axes(policy):
     if policy.family.axes == 1:
         pytest.skip("plain positions")
-    sight = Sight(np.zeros(policy.num_image_tokens(PROMPTS[0]), dtype=bool), "compact")
+    sight = Sight(np.zeros(policy.num_image_tokens([PROMPTS[0]])[0], dtype=bool), "compact")
     with pytest.raises(UserError, match="found compact for a model whose positions have 3 axes; accepted: original"):
         policy.sample(PROMPTS[:1], decoding=GREEDY, seed=0, sights=[sight])
 

@@ -101,7 +101,7 @@ def test_two_pictures_in_one_prompt_are_told_apart(policy):
     both = Prompt("both", (left, right), "Describe this image in detail.")
     swapped = replace(both, images=(right, left))
     scores = policy.score([Group(row, (SHORT,)) for row in (both, swapped, prompt(0))]).logp_sum.tolist()
-    assert policy.num_image_tokens(both) == 32
+    assert policy.num_image_tokens([both])[0] == 32
     assert len({round(score, 3) for score in scores}) == 3
 
 

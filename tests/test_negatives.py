@@ -24,8 +24,8 @@ class Scripted:
         self.encoder = encoder
         self.branches, self.samples = [], []
 
-    def num_image_tokens(self, prompt):
-        return 16
+    def num_image_tokens(self, prompts):
+        return [16] * len(prompts)
 
     def branch(self, prompts, prefixes, **options):
         self.branches.append({"uids": [p.uid for p in prompts], "prefixes": prefixes} | options)

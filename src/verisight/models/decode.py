@@ -128,7 +128,8 @@ def decode(
         alive = [index for index, branch in enumerate(growing) if branch.open]
         if not alive:
             break
-        hidden = _grow(network, cache, keys, [growing[i] for i in alive], num_rows=len(trees))
+        _drop_finished_rows(cache, keys, [growing[i] for i in alive])
+        hidden = _grow(network, cache, keys, [growing[i] for i in alive])
         logits = network.logits(hidden).index_fill(-1, never, -torch.inf)
         chosen = _choose(logits, decoding, None if streams is None else streams[alive, step])
         for index, token in zip(alive, chosen.tolist(), strict=True):
@@ -166,14 +167,26 @@ def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_G
     return cache, _Keys(trees, [len(trunk) for trunk in trunks], device=network.device), growing
 
 
-def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing], *, num_rows: int) -> Tensor:
+def _drop_finished_rows(cache: Any, keys: _Keys, growing: Sequence[_Growing]) -> None:
+    """Leave rows without an open branch behind, once they are half of all: one copy of the cache then."""
+    rows = sorted({branch.row for branch in growing})
+    if 2 * len(rows) > len(keys.owner):
+        return
+    index = torch.tensor(rows, device=keys.owner.device)
+    cache.batch_select_indices(index)
+    keys.owner, keys.place = keys.owner[index], keys.place[index]
+    for branch in growing:
+        branch.row = rows.index(branch.row)
+
+
+def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing]) -> Tensor:
     """Read what is pending, in one forward. Returns the state behind each branch's last token, (branches, width)."""
-    filled = [0] * num_rows
+    filled = [0] * len(keys.owner)
     ends = []
     for branch in growing:
         filled[branch.row] += len(branch.pending)
         ends.append((branch.row, filled[branch.row] - 1))
-    shape = (num_rows, max(filled))
+    shape = (len(filled), max(filled))
     ids, positions, split = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     owner, sighted = np.full(shape, _PAD, dtype=np.int64), np.zeros(shape, dtype=bool)
     for branch, (row, last) in zip(growing, ends, strict=True):

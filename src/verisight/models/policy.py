@@ -22,7 +22,7 @@ from verisight.models.loading import merged, quiet_peft
 from verisight.models.network import Network
 from verisight.models.prefix import install
 from verisight.models.scoring import Scores
-from verisight.models.stores import Recent, Store
+from verisight.models.stores import Look, Recent, Store
 from verisight.models.vision import Vision
 from verisight.types import Decoding, Group, Prompt, Sampled
 
@@ -143,8 +143,7 @@ class Policy:
         Image and prompt are forwarded once per group, however many answers it has (`scoring="padded"`: once per
         answer, in rows padded to one length; the reference implementation).
         """
-        with self._mixed_precision():
-            looks = self.vision.look(self.core, [group.prompt for group in groups])
+        looks = self._look([group.prompt for group in groups])
         answers = [[self.encoder.answer(group.prompt, answer) for answer in group.answers] for group in groups]
         with self._layers_checkpointed(), self._mixed_precision():
             features = self.vision.project(self.core, looks)
@@ -175,10 +174,9 @@ class Policy:
         """Vocabulary ids that close a sentence."""
         return self.encoder.ids_containing(".!?")
 
-    def num_image_tokens(self, prompt: Prompt) -> int:
-        """How many image vectors the language model sees for this prompt."""
-        [look] = self.vision.look(self.core, [prompt])
-        return look.num_image_tokens
+    def num_image_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """How many image vectors the language model sees for each prompt."""
+        return [look.num_image_tokens for look in self._look(prompts)]
 
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model, with its processor: what Hugging Face reads, safetensors only."""
@@ -197,6 +195,10 @@ class Policy:
     @property
     def _language(self) -> Any:
         return self.core.model.get_submodule(self.family.language)
+
+    def _look(self, prompts: Sequence[Prompt]) -> list[Look]:
+        with self._mixed_precision():
+            return self.vision.look(self.core, prompts)
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
         dtype = self.autocast
@@ -244,10 +246,9 @@ class Policy:
 
         What is hidden from all tokens is left out, what is hidden from answers is veiled.
         """
-        with self._mixed_precision():
-            looks = self.vision.look(self.core, [prompts[p] for p, *_ in pieces])
-            with torch.inference_mode():
-                features = self.vision.project(self.core, looks)
+        looks = self._look([prompts[p] for p, *_ in pieces])
+        with torch.inference_mode(), self._mixed_precision():
+            features = self.vision.project(self.core, looks)
         trees = []
         for (p, start, begun), look, one in zip(pieces, looks, features, strict=True):
             sight = sights[p] if sights is not None else Sight()

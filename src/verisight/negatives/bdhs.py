@@ -44,7 +44,7 @@ class Hallucinate:
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, seed: int
     ) -> list[Negative]:
         """Negatives in the prompts' order. A row's answer depends on seed, policy and prompt, not on its batch."""
-        num_image_tokens = [policy.num_image_tokens(prompt) for prompt in prompts]
+        num_image_tokens = policy.num_image_tokens(prompts)
         made: dict[int, Negative] = {}
         for round_ in range(1, self.rounds + 1):
             left = [i for i in range(len(prompts)) if i not in made]

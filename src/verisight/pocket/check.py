@@ -104,7 +104,7 @@ def probe(policy: Policy, *, num: int, quiet: bool) -> Finding:
 def blind(policy: Policy, *, quiet: bool) -> Iterator[Finding]:
     """Fluency and prior of sampled descriptions with every image token hidden."""
     prompts = [_ask(index) for index in range(_BLIND_SCENES)]
-    hidden = [Sight(np.zeros(policy.num_image_tokens(prompt), dtype=bool)) for prompt in prompts]
+    hidden = [Sight(np.zeros(num, dtype=bool)) for num in policy.num_image_tokens(prompts)]
     with track("blind answers", total=len(prompts), unit="answers", quiet=quiet) as advance:
         answers = policy.sample(prompts, decoding=Decoding(96), seed=0, sights=hidden)
         advance(len(prompts))
