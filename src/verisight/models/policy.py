@@ -174,6 +174,12 @@ class Policy:
         """Vocabulary ids that close a sentence."""
         return self.encoder.ids_containing(".!?")
 
+    @cached_property
+    def _never_drawn(self) -> list[int]:
+        """Ids that are no text and no end, and rows of the output layer beyond the vocabulary."""
+        beyond = range(len(self.encoder.tokenizer), len(self.core.get_output_embeddings().weight))
+        return [*sorted(self.encoder.special_ids - self.encoder.end_ids), *beyond]
+
     def num_image_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
         """How many image vectors the language model sees for each prompt."""
         return [look.num_image_tokens for look in self._look(prompts)]
@@ -220,8 +226,7 @@ class Policy:
         self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], decoding: Decoding, seed: int,
         sights: Sequence[Sight] | None, batch_size: int, after: frozenset[int],
     ) -> list[list[Sampled]]:  # fmt: skip
-        ends = self.encoder.end_ids
-        stop = Stop(ends, sorted(self.encoder.special_ids - ends), after, decoding.stop, self.encoder.decode)
+        stop = Stop(self.encoder.end_ids, self._never_drawn, after, decoding.stop, self.encoder.decode)
         pieces = [
             (p, start, prefixes[p][start : start + batch_size])
             for p in range(len(prompts))
