@@ -70,7 +70,7 @@ def plain(policy: Policy, prompt: Prompt, prefixes: list[list[int]], keep_flags:
         out = core.generate(
             **inputs, position_ids=places[None], do_sample=False, max_new_tokens=NEW,
             suppress_tokens=sorted(encoder.special_ids - encoder.end_ids),
-            eos_token_id=sorted(encoder.end_ids | policy.sentence_ends), pad_token_id=encoder.pad_id,
+            eos_token_id=sorted(encoder.end_ids | policy.sentence_ends), pad_token_id=encoder.tokenizer.pad_token_id,
         )  # fmt: skip
         new = out[0].tolist() if drop else out[0, len(ids) :].tolist()
         made.append(tuple(token for token in new if token not in encoder.end_ids))

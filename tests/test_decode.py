@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import CHOSEN, prompt, tiny_policy
+from tiny import CHOSEN, IMAGE_SIZE, prompt, tiny_policy
 from verisight.data.images import load_image
+from verisight.models.decode import Branch, Stop, Tree, batches
 from verisight.models.hiding import Sight
 from verisight.negatives.views import Masked
 from verisight.types import Decoding, Prompt
@@ -207,3 +208,44 @@ def test_more_or_fewer_flags_than_image_tokens_are_an_error(policy):
     for num in (15, 17):
         with pytest.raises(AssertionError, match="one keep flag per image token"):
             policy.sample([prompt(0)], decoding=GREEDY, seed=0, sights=[Sight(np.ones(num, dtype=bool))])
+
+
+def test_a_stop_string_of_blanks_stops(policy):
+    """An answer's text loses blanks at its ends, the search for stop strings must not."""
+    encoder = policy.encoder
+    stop = Stop(encoder.end_ids, strings=("\n",), text=encoder.text)
+    ids = encoder.tokenizer("dog\n")["input_ids"]
+    assert stop.closes(ids)
+    assert not stop.closes(ids[:-1])
+
+
+def test_batches_of_trees_are_of_like_length_and_fit(policy, monkeypatch):
+    def tree(length, num):
+        branches = [Branch([], str(k)) for k in range(num)]
+        ids = torch.zeros(length, dtype=torch.int64)
+        return Tree(ids, ids[None], length, ids > 0, None, branches)
+
+    trees = [tree(10, 1), tree(3000, 2), tree(12, 1), tree(2000, 1), tree(11, 4)]
+    together = list(batches(policy.network, trees, max_new_tokens=100))
+    assert together == [[1, 3, 2, 4, 0]]
+    monkeypatch.setattr("verisight.models.decode.CACHE_BYTES", 6500 * policy.network.key_bytes)
+    some = list(batches(policy.network, trees, max_new_tokens=100))
+    assert some == [[1, 3], [2, 4, 0]]
+    monkeypatch.setattr("verisight.models.decode.CACHE_BYTES", 1)
+    assert list(batches(policy.network, trees, max_new_tokens=100)) == [[1], [3], [2], [4], [0]]
+
+
+def test_small_batches_give_the_same_answers(policy, monkeypatch):
+    whole = tokens(policy.sample(PROMPTS, decoding=WARM, seed=7, num=3))
+    monkeypatch.setattr("verisight.models.decode.CACHE_BYTES", 1)
+    monkeypatch.setattr("verisight.models.vision.TOWER_PIXELS", 1)
+    assert tokens(policy.sample([replace(p, uid=p.uid) for p in PROMPTS], decoding=WARM, seed=7, num=3)) == whole
+
+
+def test_the_tower_is_not_given_more_than_it_can_take(monkeypatch):
+    policy, sizes = tiny_policy(), []
+    policy.core.model.vision_tower.register_forward_pre_hook(lambda _, args: sizes.append(args[0].numel()))
+    limit = 3 * 3 * IMAGE_SIZE**2
+    monkeypatch.setattr("verisight.models.vision.TOWER_PIXELS", limit)
+    policy.num_image_tokens([prompt(i) for i in range(8)])
+    assert sizes == [limit, limit, 2 * limit // 3]

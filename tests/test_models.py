@@ -109,20 +109,21 @@ class SentencePieceLike:
     """LLaVA-1.5's manner: the word boundary is put before the text, the template closes answers with a blank."""
 
     chat_template = "{...}"
-    image_token_id = -1
+    image_token_id = 0
 
     def __init__(self):
         from tokenizers import Tokenizer, models, normalizers
         from transformers import PreTrainedTokenizerFast
 
-        words = ["▁USER:", "▁ASSISTANT:", "▁Is", "▁it?", "▁Yes", "▁it", "▁is.", "▁", "▁▁", "<unk>", "</s>"]
+        words = ["<image>", "▁USER:", "▁ASSISTANT:", "▁Is", "▁it?", "▁Yes", "▁it", "▁is.", "▁", "▁▁", "<unk>", "</s>"]
         inner = Tokenizer(models.Unigram([(w, -len(w) / 9) for w in words], unk_id=words.index("<unk>")))
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
 
     def apply_chat_template(self, messages, *, add_generation_prompt, tokenize):
         names = {"user": "USER: ", "assistant": "ASSISTANT: "}
-        text = "".join(f"{names[m['role']]}{m['content'][-1]['text']} " for m in messages)
+        shown = {"image": lambda part: "<image> ", "text": lambda part: f"{part['text']} "}
+        text = "".join(names[m["role"]] + "".join(shown[p["type"]](p) for p in m["content"]) for m in messages)
         return text + ("ASSISTANT:" if add_generation_prompt else "")
 
 

@@ -145,13 +145,25 @@ def test_unsupported_families_are_refused_by_name(kind):
         family_of(kind)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [{"model_type": "mistral", "sliding_window": 4096}, {"layer_types": ["full_attention", "sliding_attention"]}],
-)
+def config_with(text):
+    tower = {"model_type": "clip_vision_model"}
+    return {"model_type": "llava", "text_config": {"model_type": "mistral"} | text, "vision_config": tower}
+
+
+@pytest.mark.parametrize("text", [{"sliding_window": 4096}, {"layer_types": ["full_attention", "sliding_attention"]}])
 def test_windows_in_the_language_model_are_refused(text):
     with pytest.raises(UserError, match="accepted: full causal attention in every layer"):
-        check_config({"model_type": "llava_next", "text_config": text})
+        check_config(config_with(text))
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [("text_config", "phi3"), ("text_config", "gemma"), ("vision_config", "pixtral")]
+)
+def test_untested_parts_of_a_family_are_refused(part, kind):
+    """Phi-3 joins its projections under other names, so LoRA would miss them; Pixtral's tower packs its pictures."""
+    config = config_with({}) | {part: {"model_type": kind}}
+    with pytest.raises(UserError, match=f"found a 'llava' model with a '{kind}' .*; accepted: "):
+        check_config(config)
 
 
 def test_lora_stays_in_the_language_model_unless_asked():
@@ -200,6 +212,32 @@ def test_a_template_with_another_blank_in_finished_turns_is_scored_behind_its_ge
         assert published.encoder.answer(GROUPS[0].prompt, answer) == wanted
     begun = [one.encoder.text_tokens(GROUPS[0].prompt, LONG.text) for one in (plain, published)]
     assert begun[0] == begun[1]
+
+
+@pytest.mark.parametrize("text", ["e", "end", "im", "|", ""])
+def test_an_answer_may_read_like_its_closing_mark(text):
+    policy = tiny("llava_onevision")
+    processor = policy.encoder.processor
+    processor.chat_template = processor.chat_template.replace("message['role'] + '\n'", "message['role'] + ' \n'", 1)
+    encoded = policy.encoder.answer(GROUPS[0].prompt, Answer(text))
+    assert policy.encoder.tokenizer.decode(encoded.ids) == f"{text}<|im_end|>"
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl"])
+def test_in_double_precision_both_ways_are_one(family):
+    policy = tiny(family)
+    policy.model.double()
+    policy.tune(None, train_projector=True)
+    policy.model.double()
+    found = []
+    for policy.scoring in ("grouped", "padded"):
+        scores = policy.score(GROUPS)
+        scores.logp_sum.sum().backward()
+        found.append((scores.token_logp, {name: p.grad.clone() for name, p in policy.trainable().items()}))
+        policy.model.zero_grad()
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=0)
+    for name, grad in found[0][1].items():
+        assert (grad - found[1][1][name]).norm() <= 1e-6 * grad.norm() + 1e-9, name
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

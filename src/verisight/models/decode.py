@@ -8,7 +8,7 @@ from its own random stream, so an answer depends on its seed and prompt, never o
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from verisight.models.network import Network
 from verisight.models.vision import Features
 from verisight.types import Decoding
 
+CACHE_BYTES = 8 << 30  # of keys and values in one batch
 _TRUNK, _VEILED, _PAD = -1, -2, -3  # owners of keys that are no branch's
 
 
@@ -49,15 +50,14 @@ class Tree:
     @property
     def shared(self) -> list[int]:
         """The longest given beginning but for its last token; other branches leave it where they differ."""
-        longest = max((branch.ids for branch in self.branches), key=len)
-        return [] if bool(self.veiled.any()) else list(longest[:-1])
+        return list(max((branch.ids for branch in self.branches), key=len)[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
     """When an answer ends: at one of `ends` (not part of it), after one of `after` (part of it), or at a string.
 
-    `never` are ids that are not drawn. `text` turns ids into text; it is only asked where there are `strings`.
+    `never` are ids that are not drawn. `text` turns ids into text, blanks at its ends included.
     """
 
     ends: frozenset[int]
@@ -75,7 +75,10 @@ class Stop:
 
 @dataclass(slots=True)
 class _Growing:
-    """A branch while it grows. `pending` are ids not read yet, `split` is how much of the trunk it sees."""
+    """A branch while it grows. `pending` are ids not read yet, `split` is how much of the trunk it sees.
+
+    The trunk's own late part grows once in the same way, from `split` on.
+    """
 
     row: int
     owner: int
@@ -100,7 +103,7 @@ class _Keys:
         self.owner = torch.where(inside, torch.where(veiled, _VEILED, _TRUNK), _PAD)
         self.place = place
 
-    def visible(self, owner: Tensor, split: Tensor, sighted: Tensor) -> Tensor:
+    def visible(self, owner: Tensor, split: Tensor, place: Tensor, sighted: Tensor) -> Tensor:
         """(rows, queries, keys + queries) bool for new tokens, whose keys are taken in. All arguments: (rows, queries).
 
         A token sees the trunk before its split (veiled keys only if sighted), its branch's earlier tokens and itself.
@@ -112,7 +115,7 @@ class _Keys:
         order = torch.ones(num, num, dtype=torch.bool, device=owner.device).tril()
         new = (owner[:, None] == owner[..., None]) & order
         self.owner = torch.cat([self.owner, owner], dim=1)
-        self.place = torch.cat([self.place, torch.zeros_like(owner)], dim=1)
+        self.place = torch.cat([self.place, place], dim=1)
         return torch.cat([old, new], dim=2)
 
 
@@ -144,27 +147,47 @@ def decode(
 
 
 def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_Growing]]:
-    """Read every trunk once: prompt and shared beginning, padded on the right, plainly causal."""
-    trunks = [torch.cat([tree.ids, torch.tensor(tree.shared, dtype=torch.int64)]) for tree in trees]
+    """Read every trunk once: prompt and shared beginning, padded on the right, plainly causal.
+
+    Where answers are veiled from parts of the prompt, their beginning is read in a second forward, behind the veil.
+    """
+    late = [bool(tree.veiled.any()) for tree in trees]
+    beginnings = [
+        torch.tensor([] if wait else tree.shared, dtype=torch.int64) for tree, wait in zip(trees, late, strict=True)
+    ]
+    trunks = [torch.cat([tree.ids, begun]) for tree, begun in zip(trees, beginnings, strict=True)]
     longest = max(len(trunk) for trunk in trunks)
     ids = torch.zeros(len(trees), longest, dtype=torch.int64)
     positions = torch.zeros(len(trees[0].positions), len(trees), longest, dtype=torch.int64)
-    growing = []
     for row, (tree, trunk) in enumerate(zip(trees, trunks, strict=True)):
         ids[row, : len(trunk)] = trunk
-        ahead = torch.arange(tree.first, tree.first + len(tree.shared)).expand(len(tree.positions), -1)
+        ahead = torch.arange(tree.first, tree.first + len(trunk) - len(tree.ids)).expand(len(tree.positions), -1)
         positions[:, row, : len(trunk)] = torch.cat([tree.positions, ahead], dim=1)
-        for owner, branch in enumerate(tree.branches):
+    planted = network.embed(ids.to(network.device), [tree.features for tree in trees])
+    cache = network.read(planted, positions, use_cache=True).past_key_values
+    keys = _Keys(trees, [len(trunk) for trunk in trunks], device=network.device)
+    behind = [
+        _Growing(row, _TRUNK, len(tree.ids), tree.shared, tree.first, new=[], sighted=False)
+        for row, tree in enumerate(trees)
+        if late[row] and tree.shared
+    ]
+    if behind:
+        _grow(network, cache, keys, behind)
+    return cache, keys, [one for row, tree in enumerate(trees) for one in _shoots(row, tree)]
+
+
+def _shoots(row: int, tree: Tree) -> Iterator[_Growing]:
+    """A tree's branches where they leave the trunk.
+
+    The token before the first new one is read by the branch itself: its state is where drawing starts.
+    """
+    for owner, branch in enumerate(tree.branches):
+        if branch.ids:
             common = _common(branch.ids[:-1], tree.shared)
-            # the token before the first new one is read by the branch itself: its state is where drawing starts
-            if branch.ids:
-                start = (len(tree.ids) + common, list(branch.ids[common:]), tree.first + common)
-            else:
-                start = (len(tree.ids) - 1, [int(tree.ids[-1])], int(tree.positions[:, -1].max()))
-            growing.append(_Growing(row, owner, *start, new=[], sighted=not branch.ids))
-    row = network.embed(ids.to(network.device), [tree.features for tree in trees])
-    cache = network.read(row, positions, use_cache=True).past_key_values
-    return cache, _Keys(trees, [len(trunk) for trunk in trunks], device=network.device), growing
+            start = (len(tree.ids) + common, list(branch.ids[common:]), tree.first + common)
+        else:
+            start = (len(tree.ids) - 1, [int(tree.ids[-1])], int(tree.positions[:, -1].max()))
+        yield _Growing(row, owner, *start, new=[], sighted=not branch.ids)
 
 
 def _drop_finished_rows(cache: Any, keys: _Keys, growing: Sequence[_Growing]) -> None:
@@ -187,17 +210,18 @@ def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing]
         filled[branch.row] += len(branch.pending)
         ends.append((branch.row, filled[branch.row] - 1))
     shape = (len(filled), max(filled))
-    ids, positions, split = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    ids, positions, split, place = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     owner, sighted = np.full(shape, _PAD, dtype=np.int64), np.zeros(shape, dtype=bool)
     for branch, (row, last) in zip(growing, ends, strict=True):
         at = slice(last + 1 - len(branch.pending), last + 1)
         ids[row, at] = branch.pending
-        positions[row, at] = np.arange(branch.position, branch.position + len(branch.pending))
+        ahead = np.arange(len(branch.pending))
+        positions[row, at], place[row, at] = branch.position + ahead, branch.split + ahead
         owner[row, at], split[row, at], sighted[row, at] = branch.owner, branch.split, branch.sighted
         branch.position += len(branch.pending)
         branch.sighted = False
     device = network.device
-    visible = keys.visible(*(torch.from_numpy(array).to(device) for array in (owner, split, sighted)))
+    visible = keys.visible(*(torch.from_numpy(array).to(device) for array in (owner, split, place, sighted)))
     axes = network.family.axes
     out = network.read(
         network.embed(torch.from_numpy(ids).to(device), []), torch.from_numpy(positions).expand(axes, *shape),
@@ -205,6 +229,22 @@ def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing]
     )  # fmt: skip
     rows, lasts = zip(*ends, strict=True)
     return out.last_hidden_state[list(rows), list(lasts)]
+
+
+def batches(network: Network, trees: Sequence[Tree], *, max_new_tokens: int) -> Iterator[list[int]]:
+    """Which trees are decoded together: such of like length, their keys within CACHE_BYTES if all answers are long."""
+    trunks = [len(tree.ids) + len(tree.shared) for tree in trees]
+    room = CACHE_BYTES // network.key_bytes
+    batch: list[int] = []
+    for index in sorted(range(len(trees)), key=lambda i: -trunks[i]):
+        longer = [*batch, index]
+        widest = max(len(trees[i].branches) for i in longer)
+        if batch and len(longer) * (trunks[longer[0]] + widest * max_new_tokens) > room:
+            yield batch
+            longer = [index]
+        batch = longer
+    if batch:
+        yield batch
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from verisight.data.images import image_hash, load_image
-from verisight.types import Answer, Message, Prompt, UserError
+from verisight.types import Answer, ImageRef, Message, Prompt, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,13 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = processor.image_token_id
         self.eos_id: int = self.tokenizer.eos_token_id
-        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
+        self._hashes: dict[tuple[Path, int, int], str] = {}
+        shown = self._render(Prompt("", (ImageRef(data=b""),), "?"), (), generate=True)
+        if self.tokenizer.convert_ids_to_tokens(self.image_token_id) not in shown:
+            raise UserError(
+                f"the model folder's chat template shows no picture ({shown[-60:]!r}); accepted: one that puts "
+                f"{self.tokenizer.convert_ids_to_tokens(self.image_token_id)!r} where a message holds an image"
+            )
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
         """Encode the prompt, decoding its pictures. The generation prompt of the chat template is included."""
@@ -61,7 +70,7 @@ class Encoder:
 
         Placeholders look the same whatever the picture is, so ids alone would not tell two prompts apart.
         """
-        parts = [self._render(prompt, (), generate=True), *(image_hash(ref) for ref in prompt.images)]
+        parts = [self._render(prompt, (), generate=True), *(self._hash(ref) for ref in prompt.images)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def answer(self, prompt: Prompt, answer: Answer) -> EncodedAnswer:
@@ -106,9 +115,13 @@ class Encoder:
         spans = [(max(0, left - start), max(0, right - start)) for _, left, right in tokens]
         return [token for token, _, _ in tokens], spans
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out, blanks at both ends removed."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """The same, blanks at both ends removed."""
+        return self.text(ids).strip()
 
     def ids_containing(self, characters: str) -> frozenset[int]:
         """Vocabulary ids whose text holds one of the characters."""
@@ -127,8 +140,8 @@ class Encoder:
                 continue
             opened = self._render(prompt, turns[:index], generate=True)
             closed = self._render(prompt, turns[: index + 1], generate=False)
-            at = len(opened) if closed.startswith(opened) else closed.rfind(turn.text)
-            if closed[:at].split() != opened.split() or not opened.startswith(rendered):
+            at = _behind(opened, closed)
+            if at is None or not opened.startswith(rendered):
                 raise UserError(
                     f"chat template: an answer's rendering does not continue its prompt ({opened[-40:]!r} -> "
                     f"{closed[-40:]!r}); accepted: templates whose prompt is a prefix of the conversation"
@@ -149,6 +162,19 @@ class Encoder:
                 tokens.append((token, left, right))
         return tokens
 
+    def _hash(self, ref: ImageRef) -> str:
+        """A picture's hash; that of a file once, as long as its size and date stay."""
+        if ref.path is None:
+            return image_hash(ref)
+        try:
+            stat = os.stat(ref.path)
+        except OSError:
+            return image_hash(ref)  # which says what is missing
+        known = (ref.path, stat.st_size, stat.st_mtime_ns)
+        if known not in self._hashes:
+            self._hashes[known] = image_hash(ref)
+        return self._hashes[known]
+
     def _adds_special(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
         return not (bos and text.startswith(bos))
@@ -163,8 +189,16 @@ class Encoder:
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False))
 
 
-def pad(rows: Sequence[Sequence[int]], *, value: int, left: bool) -> Tensor:
-    """Rows of unequal length as one (rows, longest) int64 tensor."""
+def _behind(opened: str, closed: str) -> int | None:
+    """Where `closed` goes on behind `opened`, blanks at the end of `opened` forgiven; None if it does not."""
+    if closed.startswith(opened):
+        return len(opened)
+    bare = opened.rstrip()
+    blanks = re.compile(r"\s*").match(closed, len(bare))
+    return blanks.end() if closed.startswith(bare) and blanks else None
+
+
+def pad(rows: Sequence[Sequence[int]], *, value: int) -> Tensor:
+    """Rows of unequal length as one (rows, longest) int64 tensor, filled up on the right."""
     longest = max(len(row) for row in rows)
-    fill = [[value] * (longest - len(row)) for row in rows]
-    return torch.tensor([f + list(r) if left else list(r) + f for r, f in zip(rows, fill, strict=True)])
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

@@ -28,6 +28,8 @@ class Family:
     fields: tuple[str, ...] = ()
     cut: str = "tower"  # or "blocks"
     axes: int = 1  # of a position: 1, or 3 (time, height, width)
+    texts: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")  # language models whose layers are known
+    towers: tuple[str, ...] = ("clip_vision_model", "siglip_vision_model")
 
     @property
     def language_linears(self) -> str:
@@ -42,20 +44,22 @@ _FAMILIES = {
         Family("llava"),
         Family("llava_next", fields=("image_sizes",)),
         Family("llava_onevision", fields=("image_sizes", "batch_num_images")),
-        Family("internvl"),
+        Family("internvl", towers=("internvl_vision",)),
         Family(
             "idefics3", tower="vision_model", language="text_model", projector="connector",
-            fields=("pixel_attention_mask",),
+            fields=("pixel_attention_mask",), towers=("idefics3_vision",),
         ),
         Family(
             "smolvlm", tower="vision_model", language="text_model", projector="connector",
-            fields=("pixel_attention_mask",),
+            fields=("pixel_attention_mask",), towers=("smolvlm_vision",),
         ),
         Family(
-            "qwen2_5_vl", tower="visual", projector=_QWEN_PROJECTOR, fields=("image_grid_thw",), cut="blocks", axes=3
+            "qwen2_5_vl", tower="visual", projector=_QWEN_PROJECTOR, fields=("image_grid_thw",), cut="blocks", axes=3,
+            texts=("qwen2_5_vl_text",), towers=("qwen2_5_vl_vision",),
         ),
         Family(
-            "qwen3_vl", tower="visual", projector=_QWEN_PROJECTOR, fields=("image_grid_thw",), cut="blocks", axes=3
+            "qwen3_vl", tower="visual", projector=_QWEN_PROJECTOR, fields=("image_grid_thw",), cut="blocks", axes=3,
+            texts=("qwen3_vl_text",), towers=("qwen3_vl_vision",),
         ),
     )
 }  # fmt: skip
@@ -88,15 +92,23 @@ def family_of(model_type: str) -> Family:
 
 
 def check_config(config: Mapping[str, Any]) -> Family:
-    """The family of a whole configuration (config.json), its language model looked at too.
+    """The family of a whole configuration, as transformers resolves it, its parts looked at too.
 
     Raises:
-        UserError: an unsupported family, or a language model with layers that see only a window.
+        UserError: an unsupported family, or one whose language model or vision tower is not of the kind it is tested
+            with, or has layers that see only a window.
     """
     family = family_of(config.get("model_type") or "")
-    text = config.get("text_config") or {}
+    text, tower = config["text_config"], config["vision_config"]
+    parts = (("language model", text, family.texts), ("vision tower", tower, family.towers))
+    for what, part, known in parts:
+        if part.get("model_type") not in known:
+            raise UserError(
+                f"found a {family.model_type!r} model with a {part.get('model_type')!r} {what}; "
+                f"accepted: {', '.join(known)}"
+            )
     kinds = set(text.get("layer_types") or ()) - {"full_attention"}
-    windowed = text.get("sliding_window") is not None and text.get("model_type") in ("mistral", "mixtral")
+    windowed = text.get("sliding_window") is not None and text.get("use_sliding_window") is not False
     if kinds or windowed:
         found = ", ".join(sorted(kinds)) or f"sliding_window {text['sliding_window']}"
         raise UserError(

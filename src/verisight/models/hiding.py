@@ -49,6 +49,10 @@ class Sight:
         """
         if self.positions == "original" or self.keep is None:
             return positions, int(positions.max()) + 1
+        if not self.drops:
+            raise UserError(
+                f"positions: found compact with scope {self.scope}, where nothing is left out; accepted: all"
+            )
         if len(positions) > 1:
             raise UserError("positions: found compact for a model whose positions have 3 axes; accepted: original")
         compact = (flags.cumsum(0) - 1).clamp(min=0)

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
 from verisight.models.encoding import Encoder
-from verisight.models.families import check_config
+from verisight.models.families import Family, check_config, family_of
 from verisight.models.processors import load_processor
 from verisight.types import UserError
 
@@ -29,8 +29,8 @@ def pocket_folder() -> Path:
     return Path(str(files("verisight.pocket") / "assets" / "model"))
 
 
-def check_model(path: str) -> None:
-    """Refuse what is not a supported VLM folder (or adapter folder); hub ids are left to Hugging Face.
+def check_model(path: str) -> Family | None:
+    """Refuse what is not a supported VLM folder (or adapter folder). None for hub ids, left to Hugging Face.
 
     Raises:
         UserError: no such folder, no or broken config.json, an unsupported model type, or weights that are not
@@ -41,15 +41,16 @@ def check_model(path: str) -> None:
         if folder.is_absolute() or path.startswith(".") or path.count("/") != 1:
             accepted = f"a model folder, a hub id 'owner/name' or '{POCKET}'"
             raise UserError(f"model.path: no folder {path}; accepted: {accepted}")
-        return
+        return None
     if (folder / "adapter_config.json").is_file():
-        check_model(_base_of(folder))
+        family = check_model(_base_of(folder))
     elif not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} has no config.json; accepted: a Hugging Face model folder")
     else:
-        _supported(_read_config(folder / "config.json"), path)
+        family = _supported(folder, path)
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model.path: {path} holds no *.safetensors weights (other formats are not opened)")
+    return family
 
 
 def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -89,7 +90,7 @@ def merged(model: Any) -> Any:
 
 
 def _read_weights(source: str, *, dtype: str, trust_remote_code: bool) -> Any:
-    _supported(config_of(source, trust_remote_code=trust_remote_code).to_dict(), source)
+    check_config(config_of(source, trust_remote_code=trust_remote_code).to_dict())  # a hub id's is seen here first
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -113,11 +114,15 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def _supported(config: dict[str, Any], path: str) -> None:
+def _supported(folder: Path, path: str) -> Family:
     try:
-        check_config(config)
+        family_of(_read_config(folder / "config.json").get("model_type") or "")
+        return check_config(AutoConfig.from_pretrained(folder).to_dict())
     except UserError as error:
         raise UserError(f"model.path: {path}: {error}") from error
+    except Exception as error:  # transformers raises whatever its validators raise
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(f"model.path: {path}: its config.json is no configuration of a model ({told})") from error
 
 
 def _base_of(folder: Path) -> str:

@@ -19,12 +19,22 @@ def token_log_probs(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor 
     """
     chunk = max(1, CHUNK_ELEMENTS // head.shape[0])
     if len(hidden) <= chunk:
-        return F.linear(hidden, head, bias).float().log_softmax(dim=-1).gather(-1, targets[:, None]).squeeze(-1)
+        return _logits(hidden, head, bias).log_softmax(dim=-1).gather(-1, targets[:, None]).squeeze(-1)
     if torch.is_autocast_enabled(hidden.device.type):
         kind = torch.get_autocast_dtype(hidden.device.type)
         hidden, head, bias = hidden.to(kind), head.to(kind), None if bias is None else bias.to(kind)
     out: Tensor = _ChunkedLogProbs.apply(hidden, targets, head, bias, chunk)
     return out
+
+
+def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
+    """Float32, or float64 where the model is."""
+    logits = F.linear(hidden, head, bias)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _at_least_float32(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -34,10 +44,10 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor | None, chunk: int) -> Tensor:
         ctx.save_for_backward(hidden, targets, head, bias)
         ctx.chunk = chunk
-        out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        out = torch.empty(len(hidden), dtype=_at_least_float32(hidden), device=hidden.device)
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            logits = F.linear(hidden[part], head, bias).float()
+            logits = _logits(hidden[part], head, bias)
             out[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - logits.logsumexp(dim=-1)
         return out
 
@@ -46,17 +56,17 @@ class _ChunkedLogProbs(torch.autograd.Function):
         hidden, targets, head, bias = ctx.saved_tensors
         needs_hidden, _, needs_head, needs_bias, _ = ctx.needs_input_grad
         to_hidden = torch.empty_like(hidden) if needs_hidden else None
-        to_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
-        to_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
+        to_head = torch.zeros_like(head, dtype=_at_least_float32(head)) if needs_head else None
+        to_bias = torch.zeros_like(bias, dtype=_at_least_float32(bias)) if needs_bias else None
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            to_logits = F.linear(hidden[part], head, bias).float().softmax(dim=-1).neg_()
+            to_logits = _logits(hidden[part], head, bias).softmax(dim=-1).neg_()
             to_logits.scatter_add_(-1, targets[part, None], torch.ones_like(to_logits[:, :1]))
             to_logits.mul_(grads[0][part, None])
             if to_hidden is not None:
                 to_hidden[part] = to_logits.to(head.dtype) @ head
             if to_head is not None:
-                to_head += (to_logits.to(hidden.dtype).T @ hidden[part]).float()
+                to_head += to_logits.to(hidden.dtype).T @ hidden[part]
             if to_bias is not None:
                 to_bias += to_logits.sum(dim=0)
         return (

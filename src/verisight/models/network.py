@@ -37,6 +37,13 @@ class Network:
         """Where it computes."""
         return self.core.device
 
+    @property
+    def key_bytes(self) -> int:
+        """Of the keys and values of one token."""
+        text = self.core.config.get_text_config().to_dict()
+        width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * width * self.core.dtype.itemsize
+
     def embed(self, ids: Tensor, features: Sequence[Features | None]) -> Embedded:
         """Token embeddings with the pictures' vectors on the image placeholders, in order.
 

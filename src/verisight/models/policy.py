@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verisight.models import scoring
-from verisight.models.decode import Branch, Stop, Tree, decode
+from verisight.models.decode import Branch, Stop, Tree, batches, decode
 from verisight.models.encoding import Encoder
 from verisight.models.families import Family, check_config
 from verisight.models.hiding import Sight
@@ -22,12 +22,11 @@ from verisight.models.loading import merged, quiet_peft
 from verisight.models.network import Network
 from verisight.models.prefix import install
 from verisight.models.scoring import Scores
-from verisight.models.stores import Look, Recent, Store
+from verisight.models.stores import Look, Recent, Store, chunks
 from verisight.models.vision import Vision
 from verisight.types import Decoding, Group, Prompt, Sampled
 
 Scoring = Literal["grouped", "padded"]
-MAX_BATCH_TOKENS = 1 << 15  # prompt tokens decoded from at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +142,7 @@ class Policy:
         Image and prompt are forwarded once per group, however many answers it has (`scoring="padded"`: once per
         answer, in rows padded to one length; the reference implementation).
         """
+        assert groups, "nothing to score"
         looks = self._look([group.prompt for group in groups])
         answers = [[self.encoder.answer(group.prompt, answer) for answer in group.answers] for group in groups]
         with self._layers_checkpointed(), self._mixed_precision():
@@ -226,21 +226,22 @@ class Policy:
         self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], decoding: Decoding, seed: int,
         sights: Sequence[Sight] | None, batch_size: int, after: frozenset[int],
     ) -> list[list[Sampled]]:  # fmt: skip
-        stop = Stop(self.encoder.end_ids, self._never_drawn, after, decoding.stop, self.encoder.decode)
+        stop = Stop(self.encoder.end_ids, self._never_drawn, after, decoding.stop, self.encoder.text)
         pieces = [
             (p, start, prefixes[p][start : start + batch_size])
             for p in range(len(prompts))
             for start in range(0, len(prefixes[p]), batch_size)
         ]
         rows_of: list[list[Sampled]] = [[] for _ in prompts]
-        for chunk in _chunks(pieces, sizes=[len(some) for *_, some in pieces], limit=batch_size):
+        for chunk in chunks(pieces, [len(some) for *_, some in pieces], batch_size):
             trees = self._plant(chunk, prompts, sights)
-            sizes = [len(tree.ids) for tree in trees]
-            for some in _chunks(list(zip(chunk, trees, strict=True)), sizes=sizes, limit=MAX_BATCH_TOKENS):
+            drawn: dict[int, list[tuple[list[int], bool]]] = {}
+            for members in batches(self.network, trees, max_new_tokens=decoding.max_new_tokens):
                 with self._mixed_precision():
-                    drawn = decode(self.network, [tree for _, tree in some], decoding=decoding, seed=seed, stop=stop)
-                for ((p, *_), _), answers in zip(some, drawn, strict=True):
-                    rows_of[p] += [self._sampled(ids, truncated, decoding.stop) for ids, truncated in answers]
+                    some = decode(self.network, [trees[i] for i in members], decoding=decoding, seed=seed, stop=stop)
+                drawn |= zip(members, some, strict=True)
+            for i, (p, *_) in enumerate(chunk):
+                rows_of[p] += [self._sampled(ids, truncated, decoding.stop) for ids, truncated in drawn[i]]
         return rows_of
 
     def _plant(
@@ -269,19 +270,6 @@ class Policy:
         return trees
 
     def _sampled(self, ids: list[int], truncated: bool, strings: Sequence[str]) -> Sampled:
-        text = self.encoder.decode(ids)
-        found = [text.index(string) for string in strings if string in text]
-        return Sampled(text[: min(found)].strip() if found else text, tuple(ids), truncated)
-
-
-def _chunks(items: Sequence[Any], *, sizes: Sequence[int], limit: int) -> Iterator[list[Any]]:
-    """Items in order, as many at a time as stay within `limit` together; at least one."""
-    chunk, total = [], 0
-    for item, size in zip(items, sizes, strict=True):
-        if chunk and total + size > limit:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(item)
-        total += size
-    if chunk:
-        yield chunk
+        text = self.encoder.text(ids)
+        end = min((text.index(string) for string in strings if string in text), default=len(text))
+        return Sampled(text[:end].strip(), tuple(ids), truncated)

@@ -67,10 +67,10 @@ def padded(network: Network, looks: Sequence[Look], features: Sequence[Features 
             supervised.append([0] * len(look.ids) + [int(wanted) for wanted in answer.supervised])
             repeated.append(one)
     device = network.device
-    ids = pad(rows, value=0, left=False).to(device)
+    ids = pad(rows, value=0).to(device)
     places = torch.stack([torch.nn.functional.pad(p, (0, ids.shape[1] - p.shape[1])) for p in positions], dim=1)
     hidden = network.read(network.embed(ids, repeated), places, use_cache=False).last_hidden_state
-    wanted = pad(supervised, value=0, left=False).to(device).bool()[:, 1:]
+    wanted = pad(supervised, value=0).to(device).bool()[:, 1:]
     token_logp = network.log_probs(hidden[:, :-1][wanted], ids[:, 1:][wanted])
     return _summed(token_logp, wanted.sum(dim=1).tolist())
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from verisight.types import UserError
+
+RECENT_BYTES = 1 << 30
+T = TypeVar("T")
 
 _ALWAYS = {"ids", "num_image_tokens", "pixel_shape"}  # in every file of a look
 
@@ -32,6 +37,25 @@ class Look:
     pixels: Tensor | None = None
     tower: tuple[Tensor, ...] = ()
 
+    @property
+    def num_bytes(self) -> int:
+        """Of pixels and tower output."""
+        return sum(tensor.nbytes for tensor in (*self.tower, *(() if self.pixels is None else (self.pixels,))))
+
+
+def chunks(items: Sequence[T], sizes: Sequence[int], limit: int) -> Iterator[list[T]]:
+    """Items in order, as many at a time as stay within `limit` together; at least one."""
+    chunk: list[T] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if chunk and total + size > limit:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
+        total += size
+    if chunk:
+        yield chunk
+
 
 class Store(Protocol):
     """Keeps looks by key. A key names the prompt's text and the bytes of its pictures."""
@@ -47,9 +71,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The last `size` looks, where they were made: enough for policy and reference, and for every round of BDHS."""
+    """The last looks, where they were made: enough for policy and reference, and for the rounds of BDHS.
+
+    At most `size` looks and `num_bytes` of tower output; always the last one.
+    """
 
     size: int = 64
+    num_bytes: int = RECENT_BYTES
     _looks: OrderedDict[str, Look] = field(default_factory=OrderedDict)
 
     def get(self, key: str) -> Look | None:
@@ -59,10 +87,11 @@ class Recent:
         return self._looks.get(key)
 
     def put(self, key: str, look: Look) -> None:
-        """Keep it until `size` others were put."""
+        """Keep it until others need the room."""
         self._looks[key] = look
-        while len(self._looks) > self.size:
-            self._looks.popitem(last=False)
+        total = sum(one.num_bytes for one in self._looks.values())
+        while len(self._looks) > 1 and (len(self._looks) > self.size or total > self.num_bytes):
+            total -= self._looks.popitem(last=False)[1].num_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +152,7 @@ class Disk:
         }
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.partial")
+        temporary = path.with_suffix(f".{uuid4().hex}.partial")
         save_file(tensors, temporary)
         os.replace(temporary, path)
 

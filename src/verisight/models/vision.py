@@ -6,6 +6,7 @@ model's own code; only the tower (or its blocks) answers from what was kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from verisight.models.encoding import EncodedPrompt, Encoder
 from verisight.models.families import Family
-from verisight.models.stores import Look, Store
+from verisight.models.stores import Look, Store, chunks
 from verisight.types import Prompt
+
+TOWER_PIXELS = 1 << 24  # numbers of `pixel_values` through the tower in one call: 49 tiles of 336 x 336
 
 
 class Features(NamedTuple):
@@ -86,31 +89,31 @@ class Vision:
 def _unseen(encoded: EncodedPrompt, family: Family) -> Look:
     pixels = encoded.fields.get("pixel_values")
     fields = {name: encoded.fields[name] for name in family.fields if name in encoded.fields}
+    fields |= {name: flags.bool() for name, flags in fields.items() if name.endswith("_mask")}
     shape = () if pixels is None else tuple(pixels.shape)
     return Look(encoded.ids, encoded.num_image_tokens, fields, shape, pixels)
 
 
 def _batches(looks: Sequence[Look]) -> list[list[int]]:
-    """Which looks with pictures can go through the model together: equal shapes, and no padding between pictures."""
+    """Which looks with pictures go through the model together: equal shapes, no padding between pictures, no crowd."""
     batches: dict[Any, list[int]] = {}
     for i, look in enumerate(looks):
         if look.num_image_tokens:
             alone = i if len(look.pixel_shape) == 5 and look.pixel_shape[0] > 1 else None
             batches.setdefault((look.pixel_shape[1:], alone), []).append(i)
-    return list(batches.values())
+    sizes = [math.prod(look.pixel_shape) for look in looks]
+    return [part for batch in batches.values() for part in chunks(batch, [sizes[i] for i in batch], TOWER_PIXELS)]
 
 
 def _inputs(core: Any, looks: Sequence[Look]) -> dict[str, Tensor]:
     """Keyword arguments of `get_image_features`; without pixels, ones of their shape that take no memory."""
-    pixels = [
-        torch.ones(1, dtype=core.dtype, device=core.device).expand(look.pixel_shape)
-        if look.pixels is None
-        else look.pixels.to(core.device, core.dtype)
-        for look in looks
-    ]
     names = looks[0].fields
     fields = {name: torch.cat([look.fields[name] for look in looks]).to(core.device) for name in names}
-    return {"pixel_values": torch.cat(pixels), **fields}
+    pixels = [look.pixels for look in looks if look.pixels is not None]
+    if pixels:
+        return {"pixel_values": torch.cat(pixels).to(core.device, core.dtype), **fields}
+    shape = (sum(look.pixel_shape[0] for look in looks), *looks[0].pixel_shape[1:])
+    return {"pixel_values": torch.ones(1, dtype=core.dtype, device=core.device).expand(shape), **fields}
 
 
 def _split(output: Any, num_tokens: Sequence[int]) -> list[Features]:
@@ -168,13 +171,17 @@ def _replayed(core: Any, family: Family, outputs: tuple[Tensor, ...]) -> Iterato
         layers = dict(zip(_layers(core), outputs, strict=False))
         answer = BaseModelOutputWithPooling(last_hidden_state=outputs[0], hidden_states=layers)  # type: ignore
         forwards[tower] = lambda *_, **__: answer
+    before = {module: vars(module).get("forward") for module in forwards}  # accelerate's hooks stand there too
     for module, forward in forwards.items():
         module.forward = forward
     try:
         yield
     finally:
-        for module in forwards:
-            del module.forward
+        for module, forward in before.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _kept_blocks(tower: Any) -> list[int]:

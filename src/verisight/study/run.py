@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from verisight import build
-from verisight.data.files import MARKER, claim_run_folder, read_json, read_jsonl, write_atomic, write_json
+from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
 from verisight.data.readers import enforce_bad_fraction
 from verisight.data.records import read_pairs, write_pairs
 from verisight.evaluate.runner import run_benchmark
-from verisight.models.families import check_config
+from verisight.models.families import Family
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
@@ -36,9 +36,9 @@ def open_run(recipe: Recipe) -> Path:
 
     A folder whose run was refused before it did any work may be claimed by a changed recipe.
     """
+    _check_processes()
     check_files(recipe)
-    check_model(recipe.model.path)
-    _check_positions(recipe)
+    _check_positions(recipe, check_model(recipe.model.path))
     _check_cache(recipe)
     folder = recipe.output
     _forget_refused(folder)
@@ -50,18 +50,23 @@ def open_run(recipe: Recipe) -> Path:
     return folder
 
 
-def _check_positions(recipe: Recipe) -> None:
-    """Refuse `compact` where positions have three axes. Of a model folder only; drawing says it of any other."""
-    config = Path(recipe.model.path) / "config.json"
+def _check_positions(recipe: Recipe, family: Family | None) -> None:
+    """Refuse `compact` where positions have three axes. Of a hub id that is said when the first negative is drawn."""
     source = recipe.source
-    if not isinstance(source, Generated) or not isinstance(source.negatives.view, Masked) or not config.is_file():
+    if family is None or not isinstance(source, Generated) or not isinstance(source.negatives.view, Masked):
         return
-    family = check_config(read_json(config))
     if source.negatives.view.positions == "compact" and family.axes > 1:
         raise UserError(
             f"source.negatives.view.positions: found compact with a {family.model_type!r} model, whose positions have "
             f"{family.axes} axes; accepted: original"
         )
+
+
+def _check_processes() -> None:
+    """Several processes would make the same pairs and write the same files before training refused them."""
+    num = os.environ.get("WORLD_SIZE", "1")
+    if num != "1":
+        raise UserError(f"WORLD_SIZE: found {num} processes, accepted: 1 in this version")
 
 
 def _check_cache(recipe: Recipe) -> None:
