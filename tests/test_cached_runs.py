@@ -140,3 +140,10 @@ def test_compact_positions_and_three_axes_are_refused_before_a_model_loads(made,
     message = r"source\.negatives\.view\.positions: found compact with a 'qwen2_5_vl' model.*; accepted: original"
     with pytest.raises(UserError, match=message):
         ran(made, "qwen run", *words)
+
+
+def test_several_processes_are_refused_before_anything_is_written(made, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="found 4 processes, accepted: 1"):
+        ran(made, "crowd")
+    assert not (made / "crowd").exists()

@@ -153,6 +153,12 @@ def test_compact_positions_are_refused_where_positions_have_three_axes(policy):
         policy.sample(PROMPTS[:1], decoding=GREEDY, seed=0, sights=[sight])
 
 
+def test_compact_positions_are_refused_where_nothing_is_left_out(policy):
+    sight = Sight(np.zeros(policy.num_image_tokens(PROMPTS[:1])[0], dtype=bool), "compact", "answer")
+    with pytest.raises(UserError, match="positions: found compact with scope answer"):
+        policy.sample(PROMPTS[:1], decoding=GREEDY, seed=0, sights=[sight])
+
+
 def test_answers_end_where_a_stop_string_comes_up(policy):
     long = replace(GREEDY, max_new_tokens=24)
     [[whole]] = policy.sample(PROMPTS[:1], decoding=long, seed=0)

@@ -1,5 +1,6 @@
 """The policy: what it scores, what it sees, what trains, and what the reference is."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from verisight.models.encoding import Encoder
 from verisight.models.hiding import Sight
 from verisight.models.policy import LoraSettings, Policy
 from verisight.models.reference import Reference
-from verisight.types import Answer, Decoding, Group, Message, Prompt, UserError
+from verisight.types import Answer, Decoding, Group, ImageRef, Message, Prompt, UserError
 
 SHORT = Answer("No, there is not a dog.")
 HISTORY = (Message("user", "Is there a dog?"), Message("assistant", "Yes, there is a dog."))
@@ -136,6 +137,27 @@ def test_an_answers_beginning_has_the_tokens_that_are_scored(make):
     assert scored.ids[-1] == encoder.eos_id
     assert scored.supervised == (True,) * len(scored.ids)
     assert "".join("Yes it is."[left:right] for left, right in spans) == "Yes it is."
+
+
+def test_a_template_that_shows_no_picture_is_refused():
+    processor = tiny_policy().encoder.processor
+    processor.chat_template = processor.chat_template.replace(" <image>", "")
+    with pytest.raises(UserError, match="chat template shows no picture .*; accepted: one that puts '<image>'"):
+        Encoder(processor)
+
+
+def test_a_changed_picture_file_is_another_picture(tmp_path, policy):
+    """Keys are of bytes; a file is read once for them as long as its size and date stay."""
+    path = tmp_path / "picture.png"
+    row = Prompt("row", (ImageRef(path=path),), "What is this?")
+    keys = []
+    for seed in (0, 1):
+        path.write_bytes(picture(seed).data)
+        os.utime(path, ns=(seed, seed))
+        keys += [policy.encoder.key(row), policy.encoder.key(row)]
+    assert keys[0] == keys[1] == policy.encoder.key(replace(row, images=(picture(0),)))
+    assert keys[2] == keys[3] == policy.encoder.key(replace(row, images=(picture(1),)))
+    assert keys[0] != keys[2]
 
 
 def reference_scores(policy, row, mode):
