@@ -11,6 +11,7 @@ from tiny import CHOSEN, IMAGE_SIZE, prompt, tiny_policy
 from verisight.data.images import load_image
 from verisight.models.decode import Branch, Stop, Tree, batches
 from verisight.models.hiding import Sight
+from verisight.models.network import Network
 from verisight.negatives.views import Masked
 from verisight.types import Decoding, Prompt
 
@@ -249,3 +250,24 @@ def test_the_tower_is_not_given_more_than_it_can_take(monkeypatch):
     monkeypatch.setattr("verisight.models.vision.TOWER_PIXELS", limit)
     policy.num_image_tokens([prompt(i) for i in range(8)])
     assert sizes == [limit, limit, 2 * limit // 3]
+
+
+def test_answers_of_rows_that_outlive_others(policy, monkeypatch):
+    """Rows whose answers are all finished leave the batch; the others go on as if alone."""
+    hot = Decoding(max_new_tokens=40, temperature=50.0)
+    rows = [prompt(i) for i in range(6)]
+    begun = [[policy.encoder.text_tokens(row, "There is")[0]] for row in rows]
+    sizes = []
+    read = Network.read
+
+    def counted(self, row, *args, **kwargs):
+        sizes.append(len(row.vectors))
+        return read(self, row, *args, **kwargs)
+
+    monkeypatch.setattr(Network, "read", counted)
+    together = tokens(policy.branch(rows, begun, decoding=hot, seed=1))
+    assert sizes[0] == 6 > min(sizes)
+    assert len({len(answer) for [answer] in together}) > 2
+    assert together == [
+        tokens(policy.branch([row], [one], decoding=hot, seed=1))[0] for row, one in zip(rows, begun, strict=True)
+    ]

@@ -142,7 +142,7 @@ def test_an_answers_beginning_has_the_tokens_that_are_scored(make):
 def test_a_template_that_shows_no_picture_is_refused():
     processor = tiny_policy().encoder.processor
     processor.chat_template = processor.chat_template.replace(" <image>", "")
-    with pytest.raises(UserError, match="chat template shows no picture .*; accepted: one that puts '<image>'"):
+    with pytest.raises(UserError, match=r"chat template shows no picture .*; accepted: one that puts '<image>'"):
         Encoder(processor)
 
 
