@@ -146,6 +146,13 @@ def test_a_template_that_shows_no_picture_is_refused():
         Encoder(processor)
 
 
+def test_rows_longer_than_the_model_are_refused(policy):
+    """Positions beyond those it was built for give numbers, but not the model's."""
+    long = Answer("a " * 1100)
+    with pytest.raises(UserError, match=r"row row0: found \d+ tokens of prompt and answer, accepted: up to 1024"):
+        policy.score([Group(prompt(0), (SHORT, long))])
+
+
 def test_a_changed_picture_file_is_another_picture(tmp_path, policy):
     """Keys are of bytes; a file is read once for them as long as its size and date stay."""
     path = tmp_path / "picture.png"

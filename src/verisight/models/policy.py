@@ -24,7 +24,7 @@ from verisight.models.prefix import install
 from verisight.models.scoring import Scores
 from verisight.models.stores import Look, Recent, Store, chunks
 from verisight.models.vision import Vision
-from verisight.types import Decoding, Group, Prompt, Sampled
+from verisight.types import Decoding, Group, Prompt, Sampled, UserError
 
 Scoring = Literal["grouped", "padded"]
 
@@ -141,10 +141,15 @@ class Policy:
 
         Image and prompt are forwarded once per group, however many answers it has (`scoring="padded"`: once per
         answer, in rows padded to one length; the reference implementation).
+
+        Raises:
+            UserError: a prompt and one of its answers are longer than what the model was built for.
         """
         assert groups, "nothing to score"
         looks = self._look([group.prompt for group in groups])
         answers = [[self.encoder.answer(group.prompt, answer) for answer in group.answers] for group in groups]
+        for group, look, encoded in zip(groups, looks, answers, strict=True):
+            self._check_length(group.prompt, len(look.ids) + max(len(answer.ids) for answer in encoded))
         with self._layers_checkpointed(), self._mixed_precision():
             features = self.vision.project(self.core, looks)
             score = scoring.grouped if self.scoring == "grouped" else scoring.padded
@@ -201,6 +206,14 @@ class Policy:
     @property
     def _language(self) -> Any:
         return self.core.model.get_submodule(self.family.language)
+
+    def _check_length(self, prompt: Prompt, num_tokens: int) -> None:
+        longest = self.core.config.get_text_config().max_position_embeddings
+        if num_tokens > longest:
+            raise UserError(
+                f"row {prompt.uid}: found {num_tokens} tokens of prompt and answer, accepted: up to {longest}, which the "
+                "model was built for; fewer or smaller pictures, or a shorter answer"
+            )
 
     def _look(self, prompts: Sequence[Prompt]) -> list[Look]:
         with self._mixed_precision():
