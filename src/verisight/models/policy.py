@@ -211,8 +211,8 @@ class Policy:
         longest = self.core.config.get_text_config().max_position_embeddings
         if num_tokens > longest:
             raise UserError(
-                f"row {prompt.uid}: found {num_tokens} tokens of prompt and answer, accepted: up to {longest}, which the "
-                "model was built for; fewer or smaller pictures, or a shorter answer"
+                f"row {prompt.uid}: found {num_tokens} tokens of prompt and answer, accepted: up to {longest}, which "
+                "the model was built for; fewer or smaller pictures, or a shorter answer"
             )
 
     def _look(self, prompts: Sequence[Prompt]) -> list[Look]:
