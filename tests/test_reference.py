@@ -17,7 +17,7 @@ from verisight.sources.offline import Offline
 from verisight.train.loop import Optimization, fit
 from verisight.train.preference import Dpo, PreferenceStep
 from verisight.types import Answer, Group, ImageRef, Pair, Prompt, UserError
-from zoo import tiny
+from zoo import FAMILIES, tiny
 
 PAIRS = [
     Pair(Prompt("a", (PICTURES[0],), "Describe this image in detail."), LONG, (OTHER,), (1.0,)),
@@ -53,7 +53,7 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
-@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen3_vl", "idefics3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_three_references_give_the_same_losses_and_gradients(family, tune, tmp_path):
     policy = tuned(tiny(family), tune)
     references = [store(policy, tmp_path / "reference.jsonl"), Reference(policy, mode="frozen_copy")]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import AutoModelForImageTextToText
+from pydantic import ValidationError
 
-from verisight import build, recipe
-from verisight.data.readers import enforce_bad_fraction, split_turns
-from verisight.models import costs, loading
-from verisight.models.costs import Anatomy, Flops, Load, Memory, Setup, memory
-from verisight.models.encoding import Encoder
-from verisight.models.families import check_config
-from verisight.models.processors import load_processor
-from verisight.types import Group, Pair, UserError
+from verisight import recipe
+from verisight.models import costs, footprint
+from verisight.models.anatomy import Anatomy
+from verisight.models.costs import Flops, Load, Setup
+from verisight.models.footprint import Memory, memory
+from verisight.recipe.yaml_tree import apply_overrides
+from verisight.study.plan_inputs import first_loads, open_skeleton
 
 GIB = 1 << 30
 
@@ -84,20 +83,14 @@ def make_plan(one: recipe.Recipe, *, limit_gib: float | None = None, rows: int =
         UserError: a missing file, an unsupported model, a processor or data that cannot be used.
     """
     recipe.check_files(one)
-    setup = _setup(one)
+    setup = setup_of(one)
     size, encoder, kind = open_skeleton(one.model.path, trust_remote_code=one.model.trust_remote_code)
-    pairs = _first_pairs(one, rows=rows)
-    if isinstance(one.objective, recipe.Sft):
-        groups = [Group(pair.prompt, (pair.chosen,)) for pair in pairs]
-    else:  # a pair that is still to be made: as if its rejected answer were the chosen one
-        groups = [Group(pair.prompt, (pair.chosen, *(pair.rejected or (pair.chosen,)))) for pair in pairs]
-    counted = [_count(encoder, size, group) for group in groups]
-    loads = [load for load, _ in counted]
-    limit = _limit(limit_gib)
+    counted = first_loads(one, encoder, size, rows=rows)
+    loads, limit = [load for load, _ in counted], _limit(limit_gib)
     return Plan(
         model=f"{one.model.path} ({kind})",
         num_weights=size.num_weights,
-        num_trainable=size.trainable(setup),
+        num_trainable=costs.num_trainable(size, setup),
         num_rows=len(loads),
         tokens=_spreads(loads, images=[images for _, images in counted]),
         standard=_mean([costs.standard(size, load, setup) for load in loads]),
@@ -107,74 +100,14 @@ def make_plan(one: recipe.Recipe, *, limit_gib: float | None = None, rows: int =
         memory=memory(size, loads, setup),
         otherwise=memory(size, loads, replace(setup, checkpointing=not setup.checkpointing)),
         limit=limit,
-        changes=() if limit is None else tuple(_changes(size, loads, setup, limit=limit)),
+        changes=() if limit is None else tuple(_changes(one, size, loads, limit=limit)),
         assumptions=tuple(_assumptions(one)),
     )
 
 
-def open_skeleton(path: str, *, trust_remote_code: bool = False) -> tuple[Anatomy, Encoder, str]:
-    """Sizes, encoder and kind of a model from its config.json and processor. An adapter folder: those of its base.
-
-    Raises:
-        UserError: no such model, one that is not supported, or a processor that cannot be used.
-    """
-    source = str(loading.pocket_folder()) if path == loading.POCKET else path
-    try:
-        config = loading.config_of(source, trust_remote_code=trust_remote_code)
-        family = check_config(config.to_dict())
-        processor = load_processor(source, model_type=config.model_type, trust_remote_code=trust_remote_code)
-    except UserError as error:
-        raise UserError(f"model.path {path}: {error}") from error
-    except (OSError, ValueError) as error:  # Hugging Face's words for what it cannot find or read
-        reason, accepted = str(error).strip().splitlines()[0], "config.json and a processor in a folder or within reach"
-        raise UserError(f"model.path: {path} does not open ({reason}); accepted: {accepted}") from error
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=trust_remote_code)
-    return costs.read_anatomy(model, family), Encoder(processor), config.model_type
-
-
-def _first_pairs(one: recipe.Recipe, *, rows: int) -> list[Pair]:
-    limit = min(rows, one.source.data.limit or rows)
-    pairs, bad, num_rows = build.read_data(one.source.data.model_copy(update={"limit": limit}))
-    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=1.0, log=None)
-    if isinstance(one.source, recipe.Generated):
-        return [single for pair in pairs for single in split_turns(pair)]
-    if isinstance(one.objective, recipe.Dpo):
-        pairs = [pair for pair in pairs if pair.rejected]
-        if not pairs:
-            raise UserError(f"{one.source.data.file}: no rejected answer in the first {num_rows} rows; accepted: pairs")
-    return pairs
-
-
-def _count(encoder: Encoder, size: Anatomy, group: Group) -> tuple[Load, int]:
-    """Token counts of a group, and how many of them are its pictures'."""
-    prompt = encoder.prompt(group.prompt)
-    answers = [encoder.answer(group.prompt, answer) for answer in group.answers]
-    load = Load(
-        len(prompt.ids),
-        tower_segments(prompt.fields, patch=size.patch),
-        tuple(len(answer.ids) for answer in answers),
-        tuple(sum(answer.supervised) for answer in answers),
-    )
-    return load, prompt.num_image_tokens
-
-
-def tower_segments(fields: Mapping[str, Tensor], *, patch: tuple[int, int]) -> tuple[int, ...]:
-    """Patches of every tile (or picture) that a vision tower attends within, from the processor's output."""
-    if "image_grid_thw" in fields:
-        return tuple(math.prod(grid) for grid in fields["image_grid_thw"].tolist())
-    if "pixel_values" not in fields:
-        return ()
-    *tiles, _, height, width = fields["pixel_values"].shape
-    return ((height // patch[0]) * (width // patch[1]),) * math.prod(tiles)
-
-
-def _setup(one: recipe.Recipe) -> Setup:
+def setup_of(one: recipe.Recipe) -> Setup:
+    """What a recipe's settings mean for its costs."""
     tune, train = one.model.tune, one.train
-    if train.scoring != "grouped":
-        raise UserError(f"train.scoring: found {train.scoring}, which is not planned for; accepted: grouped")
-    if isinstance(tune, recipe.Lora) and tune.targets != "language":
-        raise UserError(f"model.tune.targets: found {tune.targets}, which is not planned for; accepted: language")
     reference = train.reference
     if isinstance(one.objective, recipe.Sft):
         reference = "none"
@@ -188,6 +121,8 @@ def _setup(one: recipe.Recipe) -> Setup:
         reference=reference,
         cached_features=train.image_features != "live",
         micro_batch_size=train.micro_batch_size or train.batch_size,
+        everywhere=isinstance(tune, recipe.Lora) and tune.targets == "all",
+        padded=train.scoring == "padded",
     )
 
 
@@ -214,38 +149,65 @@ def _mean(flops: Sequence[Flops]) -> Flops:
     return Flops(*(sum(part) / len(flops) for part in zip(*flops, strict=True)))
 
 
-def _changes(size: Anatomy, loads: Sequence[Load], setup: Setup, *, limit: int) -> list[Change]:
-    """Where it does not fit, the peak with every setting that takes less, alone and all together; the best last."""
-    tried: dict[str, dict[str, Any]] = {}
-    if setup.micro_batch_size > 1:
-        tried["train.micro_batch_size=1"] = {"micro_batch_size": 1}
-    if not setup.checkpointing:
-        tried["train.gradient_checkpointing=true"] = {"checkpointing": True}
-    if setup.dtype == "float32":
-        tried["model.dtype=bfloat16"] = {"dtype": "bfloat16"}
-    if setup.reference == "frozen_copy":
-        tried["train.reference=cached"] = {"reference": "cached"}
-    if not setup.rank:
-        lora = recipe.Lora()
-        reference = "adapter_off" if setup.reference == "frozen_copy" else setup.reference
-        tried[f"model.tune={{kind: lora, r: {lora.r}, alpha: {lora.alpha}}}"] = {"rank": lora.r, "reference": reference}
-    if memory(size, loads, setup).peak <= limit:
+def _changes(one: recipe.Recipe, size: Anatomy, loads: Sequence[Load], *, limit: int) -> list[Change]:
+    """Where it does not fit, the peak with every setting that takes less, alone and together; the best last."""
+
+    def peak_with(changes: Iterable[tuple[str, ...]]) -> float:
+        changed = _changed(one, [text for change in changes for text in change])
+        return math.inf if changed is None else memory(size, loads, setup_of(changed)).peak
+
+    now = peak_with([])
+    if now <= limit:
         return []
-    together = {key: value for change in tried.values() for key, value in change.items()}
-    if len(tried) > 1:
-        tried["all of these"] = together
-    peaks = {name: memory(size, loads, replace(setup, **change)).peak for name, change in tried.items()}
+    usable = [change for change in _proposals(one) if peak_with([change]) <= now]
+    together = list(usable)
+    for change in usable:  # what takes nothing more away beside the others is left out
+        others = [other for other in together if other != change]
+        if peak_with(others) <= peak_with(together):
+            together = others
+    peaks = {change: peak for change in usable if (peak := peak_with([change])) < now}
+    if len(together) > 1:
+        settings = {text.partition("=")[0]: text for change in together for text in change}
+        peaks[tuple(settings.values())] = peak_with(together)
     order = sorted(peaks, key=peaks.__getitem__, reverse=True)
-    return [Change(name, peaks[name], peaks[name] <= limit) for name in order]
+    return [Change(shlex.join(change), round(peaks[change]), peaks[change] <= limit) for change in order]
+
+
+def _proposals(one: recipe.Recipe) -> Iterator[tuple[str, ...]]:
+    """Overrides that take less memory, whether the recipe accepts them or not. Of two for one key the later stands."""
+    yield ("train.micro_batch_size=1",)
+    yield ("train.scoring=grouped",)
+    yield ("train.gradient_checkpointing=true",)
+    yield ("model.dtype=bfloat16",)
+    if setup_of(one).reference == "frozen_copy":
+        yield ("train.reference=cached",)
+    own = ("train.reference=auto",) if one.train.reference == "frozen_copy" else ()
+    if isinstance(one.model.tune, recipe.Full):
+        lora = recipe.Lora()
+        yield (f"model.tune={{kind: lora, r: {lora.r}, alpha: {lora.alpha}}}", *own)
+    elif own:
+        yield own
+
+
+def _changed(one: recipe.Recipe, overrides: Sequence[str]) -> recipe.Recipe | None:
+    """The recipe with overrides, of one key the last; None where they are refused."""
+    tree, _ = apply_overrides(one.model_dump(mode="json"), overrides)
+    try:
+        return recipe.Recipe.model_validate(tree)
+    except ValidationError:
+        return None
 
 
 def _assumptions(one: recipe.Recipe) -> list[str]:
+    ours = "the prompt once for all its answers, logits of answer tokens, pictures once. Neither is padded."
+    if one.train.scoring == "padded":
+        ours = "a row per answer, as long as the pair's longest (or more: its micro batch's); logits of answer tokens."
     lines = [
         "standard: a row per answer through policy and reference, logits everywhere, pictures once per row and model.",
-        "ours: the prompt once for all its answers, logits of answer tokens, pictures once. Neither is padded.",
+        f"ours: {ours}",
         "FLOPs: matrix products; a causal row counts half its attention, backward 2.5 times its forward (flash).",
         "memory: all pairs of the micro batch are as long as the longest row here; attention keeps no score matrix.",
-        f"allowance: {costs.CONTEXT / GIB:.2f} GiB for the device itself, and {costs.SLACK:.0%} of the rest.",
+        f"allowance: {footprint.CONTEXT / GIB:.2f} GiB for the device itself, and {footprint.SLACK:.0%} of the rest.",
     ]
     if one.train.reference == "cached" or one.train.image_features != "live":
         lines.append("cached: what is kept exists already; making it once is not counted.")

@@ -1,0 +1,90 @@
+"""What a recipe's model and data measure: sizes from config.json, tokens from the processor and the first rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from verisight import build, recipe
+from verisight.data.readers import enforce_bad_fraction, split_turns
+from verisight.models import loading
+from verisight.models.anatomy import Anatomy, read_anatomy
+from verisight.models.costs import Load
+from verisight.models.encoding import Encoder
+from verisight.models.families import check_config
+from verisight.models.processors import load_processor
+from verisight.types import Group, Pair, UserError
+
+
+def open_skeleton(path: str, *, trust_remote_code: bool = False) -> tuple[Anatomy, Encoder, str]:
+    """Sizes, encoder and kind of a model from its config.json and processor. An adapter folder: those of its base.
+
+    Raises:
+        UserError: no such model, one that is not supported, or a processor that cannot be used.
+    """
+    source = str(loading.pocket_folder()) if path == loading.POCKET else path
+    try:
+        config = loading.config_of(source, trust_remote_code=trust_remote_code)
+        family = check_config(config.to_dict())
+        processor = load_processor(source, model_type=config.model_type, trust_remote_code=trust_remote_code)
+    except UserError as error:
+        raise UserError(f"model.path {path}: {error}") from error
+    except (OSError, ValueError) as error:  # Hugging Face's words for what it cannot find or read
+        reason, accepted = str(error).strip().splitlines()[0], "config.json and a processor in a folder or within reach"
+        raise UserError(f"model.path: {path} does not open ({reason}); accepted: {accepted}") from error
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=trust_remote_code)
+    return read_anatomy(model, family), Encoder(processor), config.model_type
+
+
+def first_loads(one: recipe.Recipe, encoder: Encoder, size: Anatomy, *, rows: int) -> list[tuple[Load, int]]:
+    """Token counts of the first rows' groups, and how many of a group's are its pictures'.
+
+    A rejected answer that is still to be made counts as long as the chosen one.
+    """
+    pairs = _first_pairs(one, rows=rows)
+    if isinstance(one.objective, recipe.Sft):
+        groups = [Group(pair.prompt, (pair.chosen,)) for pair in pairs]
+    else:
+        groups = [Group(pair.prompt, (pair.chosen, *(pair.rejected or (pair.chosen,)))) for pair in pairs]
+    return [_count(encoder, size, group) for group in groups]
+
+
+def tower_segments(fields: Mapping[str, Tensor], *, patch: tuple[int, int]) -> tuple[int, ...]:
+    """Patches of every tile (or picture) that a vision tower attends within, from the processor's output."""
+    if "image_grid_thw" in fields:
+        return tuple(math.prod(grid) for grid in fields["image_grid_thw"].tolist())
+    if "pixel_values" not in fields:
+        return ()
+    *tiles, _, height, width = fields["pixel_values"].shape
+    return ((height // patch[0]) * (width // patch[1]),) * math.prod(tiles)
+
+
+def _first_pairs(one: recipe.Recipe, *, rows: int) -> list[Pair]:
+    limit = min(rows, one.source.data.limit or rows)
+    pairs, bad, num_rows = build.read_data(one.source.data.model_copy(update={"limit": limit}))
+    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=1.0, log=None)
+    if isinstance(one.source, recipe.Generated):
+        return [single for pair in pairs for single in split_turns(pair)]
+    if isinstance(one.objective, recipe.Dpo):
+        pairs = [pair for pair in pairs if pair.rejected]
+        if not pairs:
+            raise UserError(f"{one.source.data.file}: no rejected answer in the first {num_rows} rows; accepted: pairs")
+    return pairs
+
+
+def _count(encoder: Encoder, size: Anatomy, group: Group) -> tuple[Load, int]:
+    """Token counts of a group, and how many of them are its pictures'."""
+    prompt = encoder.prompt(group.prompt)
+    answers = [encoder.answer(group.prompt, answer) for answer in group.answers]
+    load = Load(
+        len(prompt.ids),
+        tower_segments(prompt.fields, patch=size.patch),
+        tuple(len(answer.ids) for answer in answers),
+        tuple(sum(answer.supervised) for answer in answers),
+    )
+    return load, prompt.num_image_tokens
