@@ -19,7 +19,7 @@ check: $(VENV)/developed
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
-# About 45 minutes on one core, 10 GB of memory; `python benchmarks/dpo_step.py --quick --only llava-lora` is 2 minutes.
+# About half an hour on one core, 6 GB of memory; `python benchmarks/dpo_step.py --quick --only llava-lora` is 2 minutes.
 bench: $(VENV)/measured
 	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/bdhs.py

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from tiny import picture
 from verisight.data.images import load_image
-from verisight.models.policy import LoraSettings
+from verisight.models.policy import LoraSettings, Policy
 from verisight.types import Answer, Group, ImageRef, Prompt
 from zoo import FAMILIES, tiny
+from zoo_processors import processor_of
 
 LONG = Answer("The image shows a farm. There is a dog in the top left. In the center there is a cow.")
 SHORT, OTHER = Answer("No."), Answer("There is a horse in the top left of the image.")
@@ -98,3 +100,22 @@ def test_grouped_equals_padded(family, tune, checkpoint):
             continue
         size = expected[name].norm()
         assert (grad - expected[name]).norm() <= 1e-4 * size + 1e-7, name
+
+
+@pytest.mark.parametrize(("family", "kind"), [("llava_next", "mistral"), ("internvl", "qwen3"), ("internvl", "llama")])
+def test_other_language_models_of_a_family(family, kind):
+    """LLaVA-1.6 comes with Mistral, InternVL3.5 with Qwen3."""
+    model = tiny(family).core
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names += ("num_key_value_heads", "max_position_embeddings", "initializer_range")
+    old = model.config.text_config
+    sizes = {name: getattr(old, name) for name in names}
+    model.config.text_config = AutoConfig.for_model(kind, **sizes, head_dim=8, sliding_window=None)
+    torch.manual_seed(0)
+    policy = Policy(type(model)(model.config).eval(), processor_of(family))
+    assert policy.core.config.text_config.model_type == kind
+    expected = [hugging_face(policy, group, answer) for group in GROUPS for answer in group.answers]
+    with torch.no_grad():
+        assert policy.score(GROUPS).logp_sum.tolist() == pytest.approx(expected, abs=2e-4, rel=2e-5)
+    policy.tune(LoraSettings(2, 4), train_projector=False)
+    assert len(policy.trainable()) == 2 * 7 * sizes["num_hidden_layers"]

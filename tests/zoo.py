@@ -141,25 +141,23 @@ def _qwen3_vl(processor: Any) -> Any:
     return Qwen3VLForConditionalGeneration(config)
 
 
-def _idefics3(processor: Any) -> Any:
-    config = Idefics3Config(
+def _idefics(processor: Any, config_class: Any, model_class: Any, *, tied: bool) -> Any:
+    config = config_class(
         vision_config=_TOWER,
         text_config=LlamaConfig(**_text(processor.tokenizer)),
         image_token_id=processor.image_token_id,
         scale_factor=2,
+        tie_word_embeddings=tied,
     )
-    return Idefics3ForConditionalGeneration(config)
+    return model_class(config)
+
+
+def _idefics3(processor: Any) -> Any:
+    return _idefics(processor, Idefics3Config, Idefics3ForConditionalGeneration, tied=False)
 
 
 def _smolvlm(processor: Any) -> Any:
-    config = SmolVLMConfig(
-        vision_config=_TOWER,
-        text_config=LlamaConfig(**_text(processor.tokenizer)),
-        image_token_id=processor.image_token_id,
-        scale_factor=2,
-        tie_word_embeddings=True,
-    )
-    return SmolVLMForConditionalGeneration(config)
+    return _idefics(processor, SmolVLMConfig, SmolVLMForConditionalGeneration, tied=True)
 
 
 def _internvl(processor: Any) -> Any:

@@ -95,8 +95,8 @@ def check_config(config: Mapping[str, Any]) -> Family:
     """The family of a whole configuration, as transformers resolves it, its parts looked at too.
 
     Raises:
-        UserError: an unsupported family, or one whose language model or vision tower is not of the kind it is tested
-            with, or has layers that see only a window.
+        UserError: an unsupported family, one with a language model or vision tower of an unknown kind, or layers that
+            see only a window.
     """
     family = family_of(config.get("model_type") or "")
     text, tower = config["text_config"], config["vision_config"]

@@ -45,7 +45,8 @@ class Sight:
         """The prompt's positions, (axes, tokens), and the position of the answer's first token.
 
         Raises:
-            UserError: `compact` was asked for on three-axis positions, where no order of the rest is without gaps.
+            UserError: `compact` was asked for where nothing is left out (scope `answer`), or on three-axis positions,
+                where no order of the rest is without gaps.
         """
         if self.positions == "original" or self.keep is None:
             return positions, int(positions.max()) + 1

@@ -15,7 +15,7 @@ def token_log_probs(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor 
     """Log p(target | hidden) of every token. Exact; logits are made in chunks, and again for the gradient.
 
     hidden: (tokens, width). targets: (tokens,) int64. head: (vocabulary, width). bias: (vocabulary,) or None.
-    Returns (tokens,) float32, in nats. The head's gradient is only made if it trains.
+    Returns (tokens,) float32 (float64 for a float64 model), in nats. The head's gradient is only made if it trains.
     """
     chunk = max(1, CHUNK_ELEMENTS // head.shape[0])
     if len(hidden) <= chunk:

@@ -62,9 +62,9 @@ def attention(
     With `segments` the grouped row, else what transformers' own "sdpa" does (a boolean mask is answered without copies
     of keys for grouped queries).
     """
-    if segments is None and (attention_mask is None or attention_mask.dtype != torch.bool):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if segments is None:
+        if attention_mask is None or attention_mask.dtype != torch.bool:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return _masked(query, key, value, attention_mask, scaling=scaling).transpose(1, 2).contiguous(), None
     assert attention_mask is None, "a grouped row carries its own layout"
     parts = []
@@ -83,11 +83,11 @@ def attention(
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaling: float | None) -> Tensor:
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scaling: float | None) -> Tensor:
     """Masked attention; heads that share a key are laid behind one another as further queries of it."""
     batch, heads, queries, width = query.shape
     repeats = heads // key.shape[1]
-    if repeats > 1 and mask is not None:
+    if repeats > 1:
         query, mask = query.reshape(batch, key.shape[1], repeats * queries, width), mask.repeat(1, 1, repeats, 1)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     return out.reshape(batch, heads, queries, value.shape[-1])

@@ -57,7 +57,8 @@ class Vision:
             made = self._pass_tower(core, made)
         for key, look in zip(missing, made, strict=True):
             self.store.put(key, look)
-        return [(found | dict(zip(missing, made, strict=True)))[key] for key in keys]
+        found |= zip(missing, made, strict=True)
+        return [found[key] for key in keys]
 
     def project(self, core: Any, looks: Sequence[Look]) -> list[Features | None]:
         """Features of every look, None without pictures. Gradients follow the caller's mode."""

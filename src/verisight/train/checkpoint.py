@@ -22,7 +22,7 @@ def save_checkpoint(
     folder: Path, *, step: int, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any],
     keep: int,
 ) -> Path:  # fmt: skip
-    """Write `folder/step-XXXXXXXX` and delete all but the newest `keep` checkpoints. `state` holds JSON values."""
+    """Write `folder/step-<8 digits>` and delete all but the newest `keep` checkpoints. `state` holds JSON values."""
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
