@@ -271,3 +271,13 @@ def test_answers_of_rows_that_outlive_others(policy, monkeypatch):
     assert together == [
         tokens(policy.branch([row], [one], decoding=hot, seed=1))[0] for row, one in zip(rows, begun, strict=True)
     ]
+
+
+def test_rows_of_the_head_beyond_the_vocabulary_are_never_drawn():
+    """Published models pad their output layer; such rows have no text."""
+    policy = tiny_policy()
+    num = len(policy.encoder.tokenizer)
+    policy.core.resize_token_embeddings(num + 200, mean_resizing=False)
+    hot = Decoding(max_new_tokens=40, temperature=100.0)
+    drawn = tokens(policy.sample([prompt(0)], decoding=hot, seed=0, num=8))
+    assert max(token for answer in drawn[0] for token in answer) < num
