@@ -19,7 +19,9 @@ from verisight.data.files import (
     write_jsonl,
 )
 from verisight.data.images import image_hash
-from verisight.data.readers import Read, enforce_bad_fraction, read_llava_instruct, split_turns
+from verisight.data.outcome import Read, enforce_bad_fraction
+from verisight.data.readers import open_data
+from verisight.data.views import split_turns
 from verisight.types import Answer, BadRow, ImageRef, Message, Pair, UserError
 
 
@@ -136,12 +138,16 @@ def row(*values: str, id: int | str = 7, image: str | None = "a.png") -> dict[st
     return {"id": id, "conversations": turns} | ({"image": image} if image is not None else {})
 
 
+def read_set(folder: Path, *, limit: int | None = None, **options: Any) -> Read:
+    return open_data(folder / "set.json", kind="llava_instruct", images=folder, **options).read(limit)
+
+
 def read(folder: Path, *rows: Any, **options: Any) -> Read:
     Image.new("RGB", (4, 4)).save(folder / "a.png")
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:45])
     (folder / "text.png").write_text("<html>")
     write_json(folder / "set.json", list(rows))
-    return read_llava_instruct(folder / "set.json", image_root=folder, **options)
+    return read_set(folder, **options)
 
 
 @pytest.mark.parametrize("question", ["<image>\nWho?", "Who?\n<image>", "<image>Who?", " Who? <image> "])
@@ -152,12 +158,13 @@ def test_the_placeholder_is_removed_wherever_it_stands(tmp_path: Path, question:
 
 def test_a_row_of_several_turns_is_one_pair(tmp_path: Path) -> None:
     rows = [row("<image>\nA?", "a", id="x"), row("<image>\nA?", "a", "B? <image>", "b", image="sub/a.png")]
-    pair = read(tmp_path, *rows, license="cc-by-4.0").pairs[1]
+    pair = read(tmp_path, *rows).pairs[1]
     assert pair.prompt.uid == "1:7"
-    assert pair.prompt.images == (ImageRef(path=tmp_path / "a.png"),)
-    assert (pair.prompt.split_group, pair.prompt.provenance) == ("a.png", "set.json#1")
+    assert pair.prompt.images == (ImageRef(path=tmp_path / "a.png", sha256=sha256_file(tmp_path / "a.png")),)
+    assert (pair.prompt.split_group, pair.prompt.provenance) == ("name:a.png", "set.json#1")
     assert pair.chosen == Answer("a", (Message("user", "B?"), Message("assistant", "b")))
-    assert (pair.rejected, pair.origin, pair.notes) == ((), "llava_instruct", {"license": "cc-by-4.0"})
+    assert (pair.rejected, pair.origin, pair.notes["placeholder"]) == ((), "llava_instruct", "start")
+    assert pair.notes["dataset"] == "llava_instruct"
 
 
 def test_a_limit_leaves_later_rows_unread(tmp_path: Path) -> None:
@@ -169,20 +176,20 @@ OK = ("<image>\nA?", "a")
 BAD_ROWS = [
     (row("A?", "a"), "no <image> placeholder", "'A?'"),
     (row("A?", "a", "<image>\nB?", "b"), "no <image> placeholder", "'A?'"),
-    (row("<image>\nA <image>?", "a"), "several <image> placeholders", "2 in "),
+    (row("<image>\nA <image>?", "a"), "several <image> placeholders", "A <image>?"),
     (row("<image>", "a"), "empty question", "'<image>'"),
     (row(*OK, "", "b"), "empty question", "''"),
     (row("A?", "a", image=None), "no image", "'A?'"),
     (row(*OK, image=None), "no image", "A?"),
     (row(*OK, image=""), "no image", "A?"),
     (row("<image>\nA?", "<image> a"), "<image> in an answer", "'<image> a'"),
-    (row("<image>\nA?", " \n"), "empty answer", "id 7"),
-    (row(*OK, "B?", ""), "empty answer", "id 7"),
-    (row(), "turns out of order", "no turn"),
-    (row("<image>\nA?"), "turns out of order", "'human'"),
-    (row(*OK, "B?"), "turns out of order", "'human', 'gpt', 'human'"),
+    (row("<image>\nA?", " \n"), "empty answer", "' \\n'"),
+    (row(*OK, "B?", ""), "empty answer", "''"),
+    (row(), "turns out of order", "0 turns"),
+    (row("<image>\nA?"), "turns out of order", "1 turns"),
+    (row(*OK, "B?"), "turns out of order", "'user', 'assistant', 'user'"),
     (row("<image>\nA?", "\ud800"), "invalid Unicode", "'\\ud800'"),
-    (row(*OK, image="b.png"), "image missing", "'b.png' is not below"),
+    (row(*OK, image="b.png"), "image missing", "'b.png'"),
     (row(*OK, image="cut.png"), "image truncated", "cut.png"),
     (row(*OK, image="text.png"), "image unreadable", "text.png"),
     (row(*OK, image="../a.png"), "image outside root", "leads out of"),
@@ -193,7 +200,7 @@ BAD_ROWS = [
 def test_a_bad_row_is_counted_and_explained(tmp_path: Path, bad: Any, reason: str, detail: str) -> None:
     read(tmp_path)
     (tmp_path / "set.json").write_text(json.dumps([row(*OK), bad]))
-    result = read_llava_instruct(tmp_path / "set.json", image_root=tmp_path)
+    result = read_set(tmp_path)
     assert (len(result.pairs), result.num_rows) == (1, 2)
     (found,) = result.bad
     assert (found.file, found.row, found.reason) == (str(tmp_path / "set.json"), 1, reason)
@@ -226,28 +233,35 @@ def test_text_only_rows_are_taken_when_asked_for(tmp_path: Path) -> None:
     assert [bad.reason for bad in result.bad] == ["no image"]
 
 
-SHAPES = [
-    ({"id": 1}, r"set\.json: found a JSON dict, a list is accepted"),
-    (["a"], r"set\.json: row 0: found a JSON str, an object \{id, image"),
-    ([row(*OK), {"conversations": []}], r"row 1: id is 'None', a string or integer is accepted"),
-    ([row(*OK) | {"image": ["a.png"]}], r"row 0: image is a JSON list, one file name is accepted"),
-    ([{"id": 1, "image": "a.png"}], r"row 0: conversations is a JSON NoneType, an object"),
-    ([{"id": 1, "conversations": [{"from": "human"}]}], r"row 0: conversations holds .*human"),
-]
+@pytest.mark.parametrize(
+    ("bad", "reason", "detail"),
+    [
+        ("a", "wrong type", "the row: found str 'a'"),
+        ({"conversations": [], "image": "a.png"}, "missing key", "id"),
+        (row(*OK) | {"image": ["a.png"]}, "wrong type", "image: found list \"['a.png']\"; accepted: a valid string"),
+        ({"id": 1, "image": "a.png"}, "missing key", "conversations"),
+        ({"id": 1, "conversations": [{"from": "human"}]}, "missing key", "conversations.0.value"),
+        (row(*OK) | {"id": None}, "wrong type", "id"),
+    ],
+)
+def test_a_row_of_another_shape_is_counted(tmp_path: Path, bad: Any, reason: str, detail: str) -> None:
+    result = read(tmp_path, row(*OK), bad)
+    assert (len(result.pairs), result.num_rows) == (1, 2)
+    assert result.bad[0].reason == reason
+    assert detail in result.bad[0].detail
 
 
-@pytest.mark.parametrize(("content", "message"), SHAPES)
-def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: Any, message: str) -> None:
-    read(tmp_path)
-    write_json(tmp_path / "set.json", content)
-    with pytest.raises(UserError, match=message):
-        read_llava_instruct(tmp_path / "set.json", image_root=tmp_path)
+def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"set\.json: kind llava_instruct: found rows with keys a; accepted: rows with c"):
+        read(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match=r"set\.json: found rows of type str; accepted: objects"):
+        read(tmp_path, "a")
 
 
 def test_the_image_root_must_be_a_folder(tmp_path: Path) -> None:
     read(tmp_path)
-    with pytest.raises(UserError, match=r"image_root .*none is not a folder"):
-        read_llava_instruct(tmp_path / "set.json", image_root=tmp_path / "none")
+    with pytest.raises(UserError, match=r"images: .*none is not there; accepted: a folder or a zip archive"):
+        open_data(tmp_path / "set.json", kind="llava_instruct", images=tmp_path / "none")
 
 
 # too many bad rows
@@ -265,6 +279,7 @@ def test_bad_rows_are_logged_and_stop_above_the_fraction(tmp_path: Path) -> None
         "row": 2,
         "reason": "image missing",
         "detail": "detail 2",
+        "fault": True,
     }
     with pytest.raises(UserError) as error:
         enforce_bad_fraction(bad, num_rows=10, max_bad_fraction=0.29, log=log)

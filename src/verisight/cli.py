@@ -159,17 +159,38 @@ def schema() -> None:
 
 @pocket_app.command("data")
 def pocket_data(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write the splits into.")] = Path("runs/pocket-data"),
     preference: Annotated[int, typer.Option(help="Scenes of the preference split.")] = 600,
     validation: Annotated[int, typer.Option(help="Scenes of the validation split.")] = 300,
     test: Annotated[int, typer.Option(help="Scenes of the test split.")] = 1000,
+    every: Annotated[Path | None, typer.Option("--all", metavar="DIR", help="Write re-enacted public sets.")] = None,
+    num: Annotated[int, typer.Option(min=1, help="With --all: scenes.")] = 600,
+    noise: Annotated[float, typer.Option(min=0, max=1, help="With --all: annotators' errors.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="With --all: seed of questions, answers, verdicts.")] = 0,
 ) -> None:
-    """Write the world's splits in real formats: LLaVA-Instruct JSON, COCO instances and captions, image folders."""
+    """Write the world's splits in real formats: LLaVA-Instruct JSON, COCO instances and captions, image folders.
+
+    --all DIR writes public sets instead, re-enacted in this world, each in its own file format: POVID, RLHF-V,
+    LLaVA-RLHF, VLFeedback, VLFeedbackCorrupted, NLF and LLaVA-Instruct. An oracle that knows the scenes takes the
+    annotators' part: with --noise 0 it is always right, with 1 its verdicts are random.
+    """
+    unused = ("num", "noise", "seed") if every is None else ("out", "preference", "validation", "test")
+    for name in unused:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"--{name}: belongs to a run {'with' if every is None else 'without'} --all")
+    if every is not None:
+        from verisight.pocket.reenact import write_all
+
+        for path in write_all(every, num=num, noise=noise, seed=seed):
+            typer.echo(str(path))
+        return
     from verisight.pocket.datasets import Split, write_split
 
     sizes: list[tuple[Split, int]] = [("preference", preference), ("validation", validation), ("test", test)]
-    for split, num in sizes:
-        typer.echo(str(write_split(out, split, num=num)))
+    for split, size in sizes:
+        typer.echo(str(write_split(out, split, num=size)))
 
 
 @pocket_app.command("build")

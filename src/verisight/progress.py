@@ -20,8 +20,8 @@ class Advance(Protocol):
 
 
 @contextmanager
-def track(label: str, *, total: int, unit: str, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
-    """Track `total` units of work of which `done` were finished before (a resumed run)."""
+def track(label: str, *, total: int | None, unit: str, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
+    """Track `total` units of work (None: nobody knows) of which `done` were finished before (a resumed run)."""
     if quiet:
         yield lambda amount=1, note="": None
     elif sys.stderr.isatty():
@@ -33,7 +33,7 @@ def track(label: str, *, total: int, unit: str, done: int = 0, quiet: bool = Fal
 
 
 @contextmanager
-def _bar(label: str, *, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(label: str, *, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -54,14 +54,14 @@ def _bar(label: str, *, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 @contextmanager
-def _lines(label: str, *, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _lines(label: str, *, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     start = last = time.monotonic()
     count, latest = done, ""
 
     def line(now: float) -> str:
         rate = (count - done) / max(now - start, 1e-9)
-        left = f", {(total - count) / rate:.0f} s left" if rate > 0 and count < total else ""
-        return f"{label}: {count}/{total} ({rate:.1f} {unit}/s{left}) {latest}".rstrip()
+        left = f", {(total - count) / rate:.0f} s left" if total and rate > 0 and count < total else ""
+        return f"{label}: {count}{f'/{total}' if total else ''} ({rate:.1f} {unit}/s{left}) {latest}".rstrip()
 
     def advance(amount: int = 1, note: str = "") -> None:
         nonlocal count, last, latest

@@ -16,15 +16,18 @@ class UserError(ValueError):
 class ImageRef:
     """Where a picture is. Decoded late, always to RGB (see `verisight.data.images`).
 
-    Exactly one of `path` and `data` is set. `sha256` is the hash of the encoded file once somebody read it.
+    Exactly one of `path` and `data` is set; with `member` the picture is that entry of the zip archive at `path`.
+    `sha256` is the hash of the encoded picture once somebody read it.
     """
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
+    member: str | None = None
     sha256: str | None = None
 
     def __post_init__(self) -> None:
         assert (self.path is None) != (self.data is None), "an ImageRef holds a path or bytes, not both"
+        assert self.member is None or self.path is not None, "a member belongs to an archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used: which file and row (0-based), a short reason to count by, and the detail."""
+    """What cannot be used: which file and row (0-based), a short reason to count by, and the detail.
+
+    `fault` is False for what a rule leaves out on purpose (two answers rated alike): listed, but no reason to stop.
+    """
 
     file: str
     row: int
     reason: str
     detail: str
+    fault: bool = True
 
 
 class Source(Protocol):

@@ -1,7 +1,7 @@
 """Pairs as a Parquet file: the columns of TRL's vision preference format, plus our own.
 
 A supervised row has no rejected messages and may hold follow-up turns in `chosen`. A picture keeps its path
-or its bytes; `ImageRef.sha256` is not stored.
+or its bytes, an entry of a zip archive the address `zip://entry::archive` that `datasets` understands.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verisight.data.files import replacing
-from verisight.data.images import ImageChecker, ImageError
-from verisight.data.readers import PLACEHOLDER, Read, Unusable, check_order, shorten
-from verisight.types import Answer, BadRow, ImageRef, Message, Pair, Prompt, UserError
+from verisight.data.rows import Unusable
+from verisight.data.texts import PLACEHOLDER, check_roles, check_text, shorten
+from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("provenance", pa.string()),
         ("split_group", pa.string()),
         ("license", pa.string()),
+        ("image_sha256", pa.list_(pa.string())),
         ("extra_rejected", pa.list_(pa.string())),
         ("weights", pa.list_(pa.float64())),
         ("notes", pa.string()),
@@ -45,13 +46,13 @@ _FEATURES = {
     "images": {"feature": {"_type": "Image"}, "_type": "List"},
     **dict.fromkeys(("prompt", "chosen", "rejected"), _TURNS),
     **dict.fromkeys(("uid", "origin", "provenance", "split_group", "license"), _TEXT),
+    "image_sha256": {"feature": _TEXT, "_type": "List"},
     "extra_rejected": {"feature": _TEXT, "_type": "List"},
     "weights": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"},
     "notes": _TEXT,
 }
 assert list(_FEATURES) == SCHEMA.names, "one feature a column"
 _WRITTEN = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
-_REQUIRED = ("images", "prompt", "chosen", "rejected")
 _GROUP_ROWS = 256
 _GROUP_BYTES = 64 * 2**20
 
@@ -67,49 +68,18 @@ def write_pairs(path: Path, pairs: Iterable[Pair], *, license: str = "") -> int:
     """
     num_rows = 0
     with replacing(path) as handle, pq.ParquetWriter(handle, _WRITTEN) as writer:
-        for rows in _groups(_to_row(pair, license=license) for pair in pairs):
+        for rows in grouped(to_row(pair, license=license) for pair in pairs):
             writer.write_table(pa.Table.from_pylist(rows, schema=_WRITTEN))
             num_rows += len(rows)
     return num_rows
-
-
-def read_pairs(path: Path, *, check_images: bool = True, limit: int | None = None) -> Read:
-    """All pairs of a file that `write_pairs` or another tool wrote in the same layout.
-
-    Unusable are rows with an empty or equal answer, a missing or broken picture, turns out of order, or an
-    image placeholder in a text; they are returned, not raised. Columns beyond images, prompt, chosen and
-    rejected may be missing. `check_images` decodes every picture once; without it files only have to exist.
-    `limit` reads the first rows only.
-
-    Raises:
-        UserError: not a Parquet file, or a column is missing or of another type.
-    """
-    pairs: list[Pair] = []
-    bad: list[BadRow] = []
-    for entry in islice(iter_pairs(path, check_images=check_images), limit):
-        if isinstance(entry, Pair):
-            pairs.append(entry)
-        else:
-            bad.append(entry)
-    return Read(pairs, bad, len(pairs) + len(bad))
-
-
-def iter_pairs(path: Path, *, check_images: bool = True) -> Iterator[Pair | BadRow]:
-    """`read_pairs` one row at a time, holding no more than a batch of rows."""
-    check = ImageChecker(decode=check_images)
-    folder = _full(path).parent
-    for index, row in enumerate(_rows(path)):
-        try:
-            yield _to_pair(row, fallback=f"{path.name}#{index}", folder=folder, check=check)
-        except (Unusable, ImageError) as error:
-            yield BadRow(str(path), index, error.reason, error.detail)
 
 
 def _full(path: Path) -> Path:
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def grouped(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lists that fit into memory, pictures counted."""
     group: list[dict[str, Any]] = []
     size = 0
     for row in rows:
@@ -122,20 +92,22 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield group
 
 
-def _to_row(pair: Pair, *, license: str) -> dict[str, Any]:
-    assert not (pair.rejected and pair.chosen.follow_up), "a preference pair has no follow-up turns"
-    prompt, chosen = pair.prompt, pair.chosen
+def to_row(pair: Pair, *, license: str = "") -> dict[str, Any]:
+    """The pair as a row of SCHEMA; `license` where its notes name none."""
+    prompt, chosen, rejected = pair.prompt, pair.chosen, pair.rejected
+    assert not any(answer.follow_up for answer in rejected[1:]), "only the first rejected answer may have more turns"
     return {
         "images": [_image_struct(ref) for ref in prompt.images],
         "prompt": _messages(*prompt.history, Message("user", prompt.text)),
         "chosen": _messages(Message("assistant", chosen.text), *chosen.follow_up),
-        "rejected": _messages(*(Message("assistant", answer.text) for answer in pair.rejected[:1])),
+        "rejected": _messages(*(turn for a in rejected[:1] for turn in (Message("assistant", a.text), *a.follow_up))),
         "uid": prompt.uid,
         "origin": pair.origin,
         "provenance": prompt.provenance,
         "split_group": prompt.split_group,
         "license": str(pair.notes.get("license", license)),
-        "extra_rejected": [answer.text for answer in pair.rejected[1:]],
+        "image_sha256": [ref.sha256 for ref in prompt.images],
+        "extra_rejected": [answer.text for answer in rejected[1:]],
         "weights": list(pair.weights),
         "notes": json.dumps(pair.notes, ensure_ascii=False),
     }
@@ -148,119 +120,84 @@ def _messages(*messages: Message) -> list[dict[str, str]]:
 def _image_struct(ref: ImageRef) -> dict[str, Any]:
     if ref.path is None:
         return {"bytes": ref.data, "path": None}
-    return {"bytes": None, "path": _full(ref.path).as_posix()}
+    path = _full(ref.path).as_posix()
+    return {"bytes": None, "path": path if ref.member is None else f"zip://{ref.member}::{path}"}
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_schema(file.schema_arrow, path=path)
-            columns = [name for name in SCHEMA.names if name in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=columns):
-                yield from batch.to_pylist()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {error}") from error
+def image_ref(image: dict[str, Any]) -> ImageRef:
+    """The reference in an entry of `images` that `write_pairs` wrote."""
+    path = image["path"]
+    if path is None:
+        return ImageRef(data=image["bytes"])
+    member, _, archive = path.removeprefix("zip://").rpartition("::") if path.startswith("zip://") else ("", "", path)
+    return ImageRef(path=Path(archive), member=member or None)
 
 
-def _check_schema(found: pa.Schema, *, path: Path) -> None:
-    for field in SCHEMA:
-        if field.name not in found.names:
-            if field.name in _REQUIRED:
-                raise UserError(
-                    f"{path}: no column {field.name!r}, found {', '.join(found.names)}; "
-                    f"needed are {', '.join(_REQUIRED)}"
-                )
-        elif not _fits(found.field(field.name).type, field.type):
-            raise UserError(
-                f"{path}: column {field.name!r} is {found.field(field.name).type}, {field.type} is accepted"
-            )
+def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
+    """The pair in a row of SCHEMA's types; `find` turns an entry of `images` into a reference.
 
-
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of `found` read as `wanted`: large variants and columns of nulls do."""
-    if pa.types.is_null(found):
-        return True
-    if pa.types.is_list(wanted):
-        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
-        return is_list and _fits(found.value_type, wanted.value_type)
-    if pa.types.is_struct(wanted):
-        if not pa.types.is_struct(found):
-            return False
-        fields = {field.name: field.type for field in found}
-        return all(field.name in fields and _fits(fields[field.name], field.type) for field in wanted)
-    if pa.types.is_floating(wanted):
-        return pa.types.is_floating(found)
-    large = pa.types.is_large_string if pa.types.is_string(wanted) else pa.types.is_large_binary
-    return found == wanted or large(found)
-
-
-def _to_pair(row: dict[str, Any], *, fallback: str, folder: Path, check: Callable[[ImageRef], None]) -> Pair:
-    """The pair in a row of the right schema; `fallback` is its uid and provenance when the file has none."""
-    prompt = [_message(turn) for turn in row["prompt"] or ()]
-    chosen = [_message(turn) for turn in row["chosen"] or ()]
-    rejected = [_message(turn) for turn in row["rejected"] or ()]
-    check_order([turn.role for turn in (*prompt, *chosen)], first="user", second="assistant")
+    Raises:
+        Unusable: an empty or equal answer, turns out of order, a placeholder in a text, weights or notes that do
+            not fit. And what `find` raises.
+    """
+    prompt, chosen, rejected = (_turns(row[name]) for name in ("prompt", "chosen", "rejected"))
+    check_roles([turn.role for turn in (*prompt, *chosen)])
     if len(prompt) % 2 == 0:
         raise Unusable("turns out of order", f"the prompt has {len(prompt)} turns and must end with the user's")
-    if rejected and not [turn.role for turn in (*rejected, *chosen[1:])] == ["assistant"]:
-        raise Unusable("turns out of order", "chosen and rejected are one assistant turn each")
-    answers = [turn.text for turn in rejected] + list(row.get("extra_rejected") or ())
+    if rejected:
+        check_roles(["user", *(turn.role for turn in rejected)])
+    extra = list(row.get("extra_rejected") or ())
     weights = tuple(row.get("weights") or ())
-    _check_answers([turn.text for turn in chosen if turn.role == "assistant"], answers, weights)
-    images = tuple(_image_ref(image, folder=folder) for image in row["images"] or ())
-    for ref in images:
-        check(ref)
+    _check_answers(chosen, rejected, extra, weights)
+    answers = [Answer(rejected[0].text, tuple(rejected[1:]))] if rejected else []
+    images = tuple(find(image) for image in row["images"] or ())
+    hashes = row.get("image_sha256") or ()
+    if len(hashes) == len(images):
+        images = tuple(replace(ref, sha256=known or ref.sha256) for ref, known in zip(images, hashes, strict=True))
     return Pair(
         Prompt(
-            uid=_text(row, "uid", fallback),
+            uid=row.get("uid") or "",
             images=images,
             text=prompt[-1].text,
             history=tuple(prompt[:-1]),
-            split_group=_text(row, "split_group", ""),
-            provenance=_text(row, "provenance", fallback),
+            split_group=row.get("split_group") or "",
+            provenance=row.get("provenance") or "",
         ),
         Answer(chosen[0].text, tuple(chosen[1:])),
-        tuple(Answer(text) for text in answers),
+        (*answers, *(Answer(text) for text in extra)),
         weights=weights,
-        origin=_text(row, "origin", "offline"),
+        origin=row.get("origin") or "offline",
         notes=_notes(row),
     )
 
 
-def _text(row: dict[str, Any], column: str, default: str) -> str:
-    value = row.get(column)
-    return default if value is None else value
+def _turns(rows: Any) -> list[Message]:
+    told = []
+    for turn in rows or ():
+        role, text = turn["role"], turn["content"]
+        if role not in ("user", "assistant") or text is None:
+            raise Unusable("turns out of order", f"found role {role!r}; user and assistant are accepted")
+        if PLACEHOLDER in text:
+            raise Unusable("<image> in a text", f"{shorten(text)}; the images column says that there is a picture")
+        check_text(text)
+        told.append(Message(role, text))
+    return told
 
 
-def _message(turn: dict[str, Any]) -> Message:
-    role, text = turn["role"], turn["content"]
-    if role not in ("user", "assistant") or text is None:
-        raise Unusable("turns out of order", f"found role {role!r}; user and assistant are accepted")
-    if PLACEHOLDER in text:
-        raise Unusable("<image> in a text", f"{shorten(text)}; the images column says that there is a picture")
-    return Message(role, text)
-
-
-def _check_answers(chosen: list[str], rejected: list[str], weights: tuple[float, ...]) -> None:
-    for name, texts in (("chosen", chosen), ("rejected", rejected)):
+def _check_answers(
+    chosen: list[Message], rejected: list[Message], extra: list[str], weights: tuple[float, ...]
+) -> None:
+    for name, texts in (("chosen", [t.text for t in chosen]), ("rejected", [t.text for t in rejected] + extra)):
         if not all(text and text.strip() for text in texts):
             raise Unusable(f"empty {name}", "an answer is empty or blank")
-    if chosen[0].strip() in [text.strip() for text in rejected]:
-        raise Unusable("chosen equals rejected", shorten(chosen[0]))
-    if weights and len(weights) != len(rejected):
-        raise Unusable("weights do not fit", f"{len(weights)} weights for {len(rejected)} rejected answers")
+    told = [[turn.text.strip() for turn in turns] for turns in (chosen, rejected)]
+    if told[0] in (told[1], *([text.strip()] for text in extra)):
+        raise Unusable("chosen equals rejected", shorten(chosen[0].text))
+    num = bool(rejected) + len(extra)
+    if weights and len(weights) != num:
+        raise Unusable("weights do not fit", f"{len(weights)} weights for {num} rejected answers")
     if weights and not (all(weight >= 0 for weight in weights) and math.isclose(sum(weights), 1, abs_tol=1e-6)):
         raise Unusable("weights do not fit", f"{list(weights)}; accepted: none negative, summing to 1")
-
-
-def _image_ref(image: dict[str, Any] | None, *, folder: Path) -> ImageRef:
-    if image and image["bytes"] is not None:
-        return ImageRef(data=image["bytes"])
-    if image and image["path"] is not None:
-        return ImageRef(path=folder / image["path"])
-    raise ImageError("image missing", "neither bytes nor a path")
 
 
 def _notes(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = processor.image_token_id
         self.eos_id: int = self.tokenizer.eos_token_id
-        self._hashes: dict[tuple[Path, int, int], str] = {}
+        self._hashes: dict[tuple[Path, str | None, int, int], str] = {}
         shown = self._render(Prompt("", (ImageRef(data=b""),), "?"), (), generate=True)
         if self.tokenizer.convert_ids_to_tokens(self.image_token_id) not in shown:
             raise UserError(
@@ -170,9 +170,9 @@ class Encoder:
             stat = os.stat(ref.path)
         except OSError:
             return image_hash(ref)  # which says what is missing
-        known = (ref.path, stat.st_size, stat.st_mtime_ns)
+        known = (ref.path, ref.member, stat.st_size, stat.st_mtime_ns)
         if known not in self._hashes:
-            self._hashes[known] = image_hash(ref)
+            self._hashes[known] = image_hash(replace(ref, sha256=None))  # what a data set says of it may be old
         return self._hashes[known]
 
     def _adds_special(self, text: str) -> bool:

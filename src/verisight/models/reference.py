@@ -115,16 +115,18 @@ def store_reference(
     if not file.exists() or not read_jsonl(file):  # nothing, or half a first line
         append_jsonl(file, {"format": FORMAT, "fingerprint": fingerprint})
     stored = _read(file, fingerprint)
-    unique = {group_key(policy, one): one for one in groups}
+    unique = {group_key(policy, one): index for index, one in enumerate(groups)}
     advance(len(groups) - len(unique))
     keys = list(unique)
     for start in range(0, len(keys), batch_size):
         batch = keys[start : start + batch_size]
         if not stored.keys() >= set(batch):  # a batch that a kill tore is scored whole: rounding depends on its rows
-            for key, scores in zip(batch, _starting_scores(policy, [unique[key] for key in batch]), strict=True):
+            for key, scores in zip(
+                batch, _starting_scores(policy, [groups[unique[key]] for key in batch]), strict=True
+            ):
                 if key not in stored:
                     values = {name: tensor.tolist() for name, tensor in scores._asdict().items()}
-                    append_jsonl(file, {"group": key, "uid": unique[key].prompt.uid, **values})
+                    append_jsonl(file, {"group": key, "uid": groups[unique[key]].prompt.uid, **values})
         advance(len(batch))
     return StoredReference(policy, file, _read(file, fingerprint))
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import nn
 
 from verisight import build
-from verisight.data.readers import read_llava_instruct
+from verisight.data.readers import open_data
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.evaluate.pope import measures as pope_measures
@@ -159,7 +159,7 @@ def _taught(policy: Policy, data: Path, *, folder: Path, quiet: bool) -> Finding
     """
     budget = Budget()
     preference = write_split(data, "preference", num=budget.scenes)
-    read = read_llava_instruct(preference / "llava_instruct.json", image_root=preference / "images")
+    read = open_data(preference / "llava_instruct.json", kind="llava_instruct", images=preference / "images").read()
     policy.tune(None, train_projector=True)
     fit(
         policy,

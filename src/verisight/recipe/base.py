@@ -16,9 +16,9 @@ from verisight.recipe.yaml_tree import Located
 
 @dataclass(frozen=True)
 class MustBe:
-    """Mark of a field whose value has to exist: a file, a folder, or a model (folder, hub id or `pocket`)."""
+    """Mark of a field whose value has to exist, such as a file, or a model (folder, hub id or `pocket`)."""
 
-    what: Literal["file", "folder", "model"]
+    what: Literal["file", "folder", "model", "data", "pictures"]
 
 
 def _absolute(value: Any) -> Any:
@@ -50,6 +50,7 @@ Positive = Annotated[float, Field(gt=0, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Nucleus = Annotated[float, Field(gt=0, le=1, strict=True)]
+Share = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Smoothing = Annotated[float, Field(ge=0, lt=0.5, strict=True)]
 Momentum = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -59,6 +60,8 @@ File = Annotated[Path, BeforeValidator(_absolute), MustBe("file")]
 OptionalFile = Annotated[Path | None, BeforeValidator(_absolute), MustBe("file")]
 Folder = Annotated[Path, BeforeValidator(_absolute), MustBe("folder")]
 OptionalFolder = Annotated[Path | None, BeforeValidator(_absolute)]  # made when it is missing
+DataPath = Annotated[Path, BeforeValidator(_absolute), MustBe("data")]
+OptionalPictures = Annotated[Path | None, BeforeValidator(_absolute), MustBe("pictures")]
 Output = Annotated[Path, BeforeValidator(_absolute_from_cwd)]
 Pretrained = Annotated[str, Field(min_length=1), BeforeValidator(_name_or_folder), MustBe("model")]
 

@@ -26,6 +26,7 @@ from verisight.recipe.base import (
     Switch,
     about,
 )
+from verisight.recipe.data import Data
 
 _DETAIL = "Please describe this image in detail."
 
@@ -56,23 +57,6 @@ class Model(Node):
     tune: Annotated[Lora | Full, Field(discriminator="kind"), about("which language weights are trained")] = Lora()
     train_projector: Annotated[Switch, about("train the vision-to-language projector too [paper appendix A]")] = True
     trust_remote_code: Annotated[Switch, about("run Python code that comes with the model")] = False
-
-
-class Instruct(Node):
-    """Questions with one reference answer, in the LLaVA-Instruct format [Liu et al. 2023]."""
-
-    kind: Literal["llava_instruct"] = "llava_instruct"
-    file: Annotated[File, about("JSON list of conversations [Liu et al. 2023]")]
-    images: Annotated[Folder, about("folder the rows' image names count from")]
-    limit: Annotated[Count | None, about("read the first so many rows; empty: all")] = None
-
-
-class Pairs(Node):
-    """Finished preference pairs, as `verisight pairs` writes them."""
-
-    kind: Literal["pairs"] = "pairs"
-    file: Annotated[File, about("pairs.parquet with prompt, chosen and rejected answers")]
-    limit: Annotated[Count | None, about("read the first so many pairs; empty: all")] = None
 
 
 class Masked(Node):
@@ -170,14 +154,14 @@ class Offline(Node):
     """Rows are read from a file."""
 
     kind: Literal["offline"] = "offline"
-    data: Annotated[Instruct | Pairs, Field(discriminator="kind"), about("the rows")]
+    data: Annotated[Data, about("the rows")]
 
 
 class Generated(Node):
     """Chosen answers come from a file, rejected ones from the model: BDHS and kin [paper section 3.4]."""
 
     kind: Literal["generated"] = "generated"
-    data: Annotated[Instruct, about("questions with the answers to prefer")]
+    data: Annotated[Data, about("questions with the answers to prefer; rejected ones are not used")]
     negatives: Annotated[Negatives, about("how rejected answers are made")] = Negatives()
     when: Annotated[
         Literal["offline", "online"],

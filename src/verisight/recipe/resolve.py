@@ -20,6 +20,8 @@ from verisight.types import UserError
 _ACCEPTED = {
     "file": "an existing file",
     "folder": "an existing folder",
+    "data": "an existing file, a folder of *.parquet, or a pattern such as data/train-*.parquet that fits one",
+    "pictures": "an existing folder or zip archive",
     "model": "an existing model folder, a hub id (owner/name) or `pocket`",
 }
 
@@ -70,6 +72,8 @@ def _exists(value: Path | str, what: str) -> bool:
     path = Path(value)
     if what == "file":
         return path.is_file()
+    if what in ("data", "pictures"):
+        return path.exists() or (what == "data" and "*" in path.name and any(path.parent.glob(path.name)))
     if what == "folder" or path.is_absolute():
         return path.is_dir()
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(value)) is not None

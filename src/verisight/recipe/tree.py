@@ -20,12 +20,12 @@ from verisight.recipe.base import (
     Switch,
     about,
 )
+from verisight.recipe.data import compares
 from verisight.recipe.nodes import (
     Benchmark,
     Dpo,
     Full,
     Generated,
-    Instruct,
     Lora,
     Model,
     Objective,
@@ -124,10 +124,10 @@ class Recipe(Node):
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     source, objective, model, train = recipe.source, recipe.objective, recipe.model, recipe.train
-    if isinstance(objective, Dpo) and isinstance(source, Offline) and isinstance(source.data, Instruct):
+    if isinstance(objective, Dpo) and isinstance(source, Offline) and not compares(source.data):
         yield (
             "source.data.kind: found llava_instruct, which has no rejected answers, with objective dpo; "
-            "accepted: data of kind pairs, or a source of kind generated, which makes them"
+            "accepted: preference data, or a source of kind generated, which makes them"
         )
     if isinstance(objective, Sft) and isinstance(source, Generated):
         yield (

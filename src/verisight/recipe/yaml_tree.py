@@ -195,7 +195,7 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[Keys, type[B
     keys: list[str] = []
     owner, options = root, [root]
     for part in loc:
-        chosen = [node for node in options if len(options) > 1 and node.model_fields["kind"].default == part]
+        chosen = [node for node in options if len(options) > 1 and part in _kinds(node)]
         if chosen:
             options = chosen
             continue
@@ -206,6 +206,11 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[Keys, type[B
             field = owner.model_fields.get(part)
             options = node_types(field.annotation) if field else []
     return tuple(keys), owner
+
+
+def _kinds(node: type[BaseModel]) -> tuple[str, ...]:
+    """The values of `kind` that stand for the node."""
+    return get_args(node.model_fields["kind"].annotation)
 
 
 def _lacks_kind(detail: Any) -> bool:
@@ -225,7 +230,7 @@ def _describe(detail: Any, node: type[BaseModel], keys: Keys) -> list[str]:
             return [f"found an unknown key{_nearest(last, known)}; accepted: {', '.join(known)}"]
         case _ if _lacks_kind(detail):
             kind = detail["input"].get("kind")
-            kinds = [option.model_fields["kind"].default for option in _options_at(node, keys)]
+            kinds = [kind for option in _options_at(node, keys) for kind in _kinds(option)]
             found = "nothing" if kind is None else _short(kind) + _nearest(str(kind), kinds)
             return [f"found {found}; accepted: {', '.join(kinds)}"]
         case "missing":

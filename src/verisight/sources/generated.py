@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from verisight.data.files import append_jsonl, read_jsonl
+from verisight.data.views import Rows, View
 from verisight.models.policy import Policy
 from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.sources.offline import Offline
@@ -30,10 +31,11 @@ def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | None:
 def generate_pairs(
     policy: Policy, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, batch_size: int,
     journal: Path, advance: Callable[..., None] = lambda amount=1, note="": None,
-) -> tuple[list[Pair], list[BadRow]]:  # fmt: skip
-    """One pair for every example. Finished batches are kept in `journal`, so a killed call continues there.
+) -> tuple[Sequence[Pair], list[BadRow]]:  # fmt: skip
+    """One pair for every example, put together when it is asked for.
 
-    An answer equal to the chosen one is no pair: it is returned among the bad rows.
+    Finished batches are kept in `journal`, so a killed call continues there. An answer equal to the chosen one is no
+    pair: it is returned among the bad rows.
     """
     negatives = _journalled(journal, examples)
     advance(len(negatives))
@@ -45,14 +47,26 @@ def generate_pairs(
         negatives += made
         guided = sum(n.round == 1 for n in negatives) / len(negatives)
         advance(len(batch), note=f"{guided:.0%} in the first round")
-    pairs, bad = [], []
+    kept, bad = [], []
     for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
-        pair = paired(example, negative, origin=origin)
-        if pair is None:
+        if paired(example, negative, origin=origin) is None:
             bad.append(BadRow(example.prompt.provenance, row, NO_PAIR, negative.text))
         else:
-            pairs.append(pair)
-    return pairs, bad
+            kept.append(row)
+    return _Paired(View(examples, kept), [negatives[row] for row in kept], origin=origin), bad
+
+
+class _Paired(Rows):
+    def __init__(self, examples: Sequence[Pair], negatives: Sequence[Negative], *, origin: str) -> None:
+        self._examples, self._negatives, self._origin = examples, negatives, origin
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def at(self, number: int) -> Pair:
+        made = paired(self._examples[number], self._negatives[number], origin=self._origin)
+        assert made is not None, "only negatives that make a pair are kept"
+        return made
 
 
 def _journalled(journal: Path, examples: Sequence[Pair]) -> list[Negative]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from verisight.data.files import read_json, read_jsonl
 from verisight.data.images import ImageError, load_image, resolve_image
-from verisight.data.records import iter_pairs
+from verisight.data.readers import open_data
 from verisight.study.marks import Piece, changed_words, named_objects, num_words_apart
 from verisight.study.tables import Arm
 from verisight.types import ImageRef, Pair
@@ -117,11 +117,13 @@ def collect_pairs(arm: Arm, *, num: int, seed: int) -> PairGallery | None:
     origins: dict[str, int] = {}
     rounds: dict[tuple[int, bool], list[float | None]] = {}
     licenses: dict[str, None] = {}
+    reading = open_data(path, kind="pairs", check_images=False)
     num_pairs = num_bad = 0
-    for entry in iter_pairs(path, check_images=False):
-        if not isinstance(entry, Pair):
-            num_bad += 1
+    for outcome in reading:
+        num_bad += len(outcome.bad)
+        if not outcome.pairs:
             continue
+        (entry,) = outcome.pairs
         num_pairs += 1
         origins[entry.origin] = origins.get(entry.origin, 0) + 1
         if "license" in entry.notes:

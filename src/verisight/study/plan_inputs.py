@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from verisight import build, recipe
-from verisight.data.readers import enforce_bad_fraction, split_turns
+from verisight import recipe
+from verisight.build.data import first_pairs
+from verisight.data.outcome import enforce_bad_fraction
+from verisight.data.views import Singles
 from verisight.models import loading
 from verisight.models.anatomy import Anatomy, read_anatomy
 from verisight.models.costs import Load
@@ -64,17 +66,17 @@ def tower_segments(fields: Mapping[str, Tensor], *, patch: tuple[int, int]) -> t
     return ((height // patch[0]) * (width // patch[1]),) * math.prod(tiles)
 
 
-def _first_pairs(one: recipe.Recipe, *, rows: int) -> list[Pair]:
-    limit = min(rows, one.source.data.limit or rows)
-    pairs, bad, num_rows = build.read_data(one.source.data.model_copy(update={"limit": limit}))
-    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=1.0, log=None)
+def _first_pairs(one: recipe.Recipe, *, rows: int) -> Sequence[Pair]:
+    found = first_pairs(one.source.data, rows=rows)
+    enforce_bad_fraction(found.bad, num_rows=found.num_rows, max_bad_fraction=1.0, log=None)
     if isinstance(one.source, recipe.Generated):
-        return [single for pair in pairs for single in split_turns(pair)]
-    if isinstance(one.objective, recipe.Dpo):
-        pairs = [pair for pair in pairs if pair.rejected]
+        return Singles(found.pairs)
+    if isinstance(one.objective, recipe.Dpo) and not recipe.replaces_rejected(one.source.data):
+        pairs = [pair for pair in found.pairs if pair.rejected]
         if not pairs:
-            raise UserError(f"{one.source.data.file}: no rejected answer in the first {num_rows} rows; accepted: pairs")
-    return pairs
+            raise UserError(f"source.data: no rejected answer in the first {found.num_rows} rows; accepted: pairs")
+        return pairs
+    return found.pairs
 
 
 def _count(encoder: Encoder, size: Anatomy, group: Group) -> tuple[Load, int]:

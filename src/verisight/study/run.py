@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 from verisight import build
 from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
-from verisight.data.readers import enforce_bad_fraction
-from verisight.data.records import read_pairs, write_pairs
+from verisight.data.outcome import enforce_bad_fraction
+from verisight.data.readers import open_data
+from verisight.data.records import write_pairs
+from verisight.data.store import Stored, store
+from verisight.data.views import Groups
 from verisight.evaluate.runner import run_benchmark
 from verisight.models.families import Family
 from verisight.models.loading import check_model
@@ -24,11 +27,13 @@ from verisight.progress import Advance, track
 from verisight.recipe import Generated, Masked, Recipe, check_files, dump, recipe_hash
 from verisight.sources.generated import generate_pairs
 from verisight.train.loop import fit
-from verisight.types import Benchmark, Pair, UserError
+from verisight.types import BadRow, Benchmark, Pair, UserError
 
+JOURNAL = "negatives.jsonl"
 EQUAL_PAIRS = "equal_pairs.jsonl"  # examples whose hallucinated answer was the chosen one
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
-_WRITTEN_FIRST = frozenset({MARKER, "recipe.yaml", "environment.json", "bad_rows.jsonl"})  # before any work
+# written before any work
+_WRITTEN_FIRST = frozenset({MARKER, "recipe.yaml", "environment.json", "bad_rows.jsonl", "data.json", "rows"})
 
 
 def open_run(recipe: Recipe) -> Path:
@@ -82,7 +87,8 @@ def _check_cache(recipe: Recipe) -> None:
 def _forget_refused(folder: Path) -> None:
     names = os.listdir(folder) if folder.is_dir() else []
     if MARKER in names and _WRITTEN_FIRST.issuperset(names):
-        for name in sorted(names, key=MARKER.__eq__):  # the marker last: a kill leaves a folder that is still known
+        shutil.rmtree(folder / "rows", ignore_errors=True)
+        for name in sorted({*names} - {"rows"}, key=MARKER.__eq__):  # the marker last: a kill leaves a known folder
             (folder / name).unlink()
 
 
@@ -97,35 +103,47 @@ def open_benchmarks(recipe: Recipe) -> list[Benchmark]:
     return benchmarks
 
 
-def pairs(recipe: Recipe, *, quiet: bool = False) -> list[Pair]:
-    """The pairs of a source that is generated beforehand: written once to pairs.parquet, then read."""
-    if not isinstance(recipe.source, Generated):
-        raise UserError(f"source.kind: found {recipe.source.kind}, whose pairs exist already; accepted: generated")
-    folder, source = open_run(recipe), recipe.source
+def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
+    """The pairs of a source that are known before training, written once to pairs.parquet.
+
+    For a generated source these are the model's hallucinations, for an offline one the composed data set.
+    """
+    folder = open_run(recipe)
     target = folder / "pairs.parquet"
-    if target.exists():
-        return _written_pairs(target)
-    rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
+    if not target.exists():
+        rows = build.examples(recipe, quiet=quiet)
+        write_pairs(target, _generated(recipe, rows, quiet=quiet) if isinstance(recipe.source, Generated) else rows)
+        (folder / JOURNAL).unlink(missing_ok=True)
+    return _written_pairs(target, folder=build.rows_folder(recipe))
+
+
+def _generated(recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> Sequence[Pair]:
+    assert isinstance(recipe.source, Generated)
+    source, folder = recipe.source, recipe.output
     hallucinate = build.hallucinate(source.negatives)
     policy = build.open_model(recipe.model)
-    journal = folder / "negatives.jsonl"
     with track("pairs", total=len(rows), unit="pairs", quiet=quiet) as advance:
         made, bad = generate_pairs(
             policy, rows, hallucinate, origin=build.origin(source.negatives),
-            seed=recipe.seed, batch_size=source.negatives.batch_size, journal=journal, advance=advance,
+            seed=recipe.seed, batch_size=source.negatives.batch_size, journal=folder / JOURNAL, advance=advance,
         )  # fmt: skip
     # Short answers often come out as they went in ("Yes."): listed, and an error only if nothing else is left.
     enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=1.0, log=folder / EQUAL_PAIRS)
-    write_pairs(target, made)
-    journal.unlink()
-    return _written_pairs(target)
+    return made
 
 
-def _written_pairs(target: Path) -> list[Pair]:
+def _written_pairs(target: Path, *, folder: Path) -> Stored:
     """The pairs of a finished file, the same for the run that wrote it and for one that resumes."""
-    read = read_pairs(target, check_images=False)
-    enforce_bad_fraction(read.bad, num_rows=read.num_rows, max_bad_fraction=0.0, log=None)
-    return read.pairs
+    bad: list[BadRow] = []
+
+    def good() -> Iterator[Pair]:
+        for outcome in open_data(target, kind="pairs", check_images=False):
+            bad.extend(outcome.bad)
+            yield from outcome.pairs
+
+    stored = store(folder / "written.arrow", good())
+    enforce_bad_fraction(bad, num_rows=len(stored) + len(bad), max_bad_fraction=0.0, log=None)
+    return stored
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
@@ -139,7 +157,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     if isinstance(recipe.source, Generated) and recipe.source.when == "offline":
         rows = pairs(recipe, quiet=quiet)
     else:
-        rows = build.examples(recipe, log=folder / "bad_rows.jsonl")
+        rows = build.examples(recipe, quiet=quiet)
     source = build.online_source(recipe, rows)
     policy = build.open_model(recipe.model, scoring=recipe.train.scoring)
     build.tune(policy, recipe.model, seed=recipe.seed)
@@ -168,12 +186,12 @@ def _stored_reference(policy: Policy, recipe: Recipe, rows: Sequence[Pair], *, q
     batch_size = recipe.train.micro_batch_size or recipe.train.batch_size
     file = build.cache_folder(recipe) / "reference.jsonl"
     with track("reference", total=len(rows), unit="pairs", quiet=quiet) as advance:
-        return store_reference(policy, [row.group for row in rows], file, batch_size=batch_size, advance=advance)
+        return store_reference(policy, Groups(rows), file, batch_size=batch_size, advance=advance)
 
 
 def _clear(folder: Path) -> None:
     """Delete what only an unfinished training needs."""
-    for name in ("checkpoints", "cache"):
+    for name in ("checkpoints", "cache", "rows"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import assert_never
 
 import torch
 
 from verisight import recipe
-from verisight.data.readers import BadRow, enforce_bad_fraction, read_llava_instruct, split_turns
-from verisight.data.records import read_pairs
+from verisight.build.data import Composed, read
+from verisight.data import views
+from verisight.data.files import write_json
+from verisight.data.outcome import enforce_bad_fraction
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.models.fingerprint import tower_fingerprint
@@ -29,7 +30,7 @@ from verisight.sources.generated import Generated
 from verisight.sources.offline import Offline
 from verisight.train.loop import Optimization, Step
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
-from verisight.types import Benchmark, Decoding, Pair, Source, UserError
+from verisight.types import BadRow, Benchmark, Decoding, Pair, Source, UserError
 
 
 def open_model(model: recipe.Model, *, scoring: Scoring = "grouped") -> Policy:
@@ -75,46 +76,40 @@ def keep_looks(policy: Policy, one: recipe.Recipe) -> None:
             assert_never(other)
 
 
-def read_data(data: recipe.Instruct | recipe.Pairs) -> tuple[list[Pair], list[BadRow], int]:
-    """Usable rows, unusable ones, and how many there were."""
-    match data:
-        case recipe.Instruct(file=file, images=images, limit=limit):
-            read = read_llava_instruct(file, image_root=images, limit=limit)
-        case recipe.Pairs(file=file, limit=limit):
-            read = read_pairs(file, limit=limit)
-        case other:
-            assert_never(other)
-    return read.pairs, read.bad, read.num_rows
+def rows_folder(one: recipe.Recipe) -> Path:
+    """Where what the data files hold is kept while the run goes on."""
+    return (one.train.cache or one.output) / "rows"
 
 
-def examples(one: recipe.Recipe, *, log: Path) -> list[Pair]:
-    """The rows a source reads; unusable ones go to `log` and, past the recipe's share, stop the run.
+def examples(one: recipe.Recipe, *, quiet: bool = True) -> Sequence[Pair]:
+    """The pairs a source works on. What was done to get them goes to data.json, what was left out to bad_rows.jsonl.
 
-    Rows whose answers will be compared are single answers: a multi-turn row becomes one example per answer.
+    Answers that will be finished by the model are single answers: a multi-turn row becomes one example per answer.
+
+    Raises:
+        UserError: more rows are at fault than the recipe accepts.
     """
-    pairs, bad, num_rows = read_data(one.source.data)
-    if isinstance(one.objective, recipe.Dpo) and isinstance(one.source.data, recipe.Pairs):
-        pairs, bad = _comparable(pairs, bad, file=one.source.data.file)
-    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=one.max_bad_fraction, log=log)
-    if isinstance(one.source, recipe.Generated):
-        return [single for pair in pairs for single in split_turns(pair)]
-    return pairs
+    found = read(one.source.data, folder=rows_folder(one), quiet=quiet)
+    if isinstance(one.objective, recipe.Dpo) and isinstance(one.source, recipe.Offline):
+        found = _comparable(found)
+    write_json(one.output / "data.json", {"pairs": len(found.pairs), "steps": found.trail})
+    enforce_bad_fraction(
+        found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction, log=one.output / "bad_rows.jsonl"
+    )
+    return views.Singles(found.pairs) if isinstance(one.source, recipe.Generated) else found.pairs
 
 
-def _comparable(pairs: list[Pair], bad: list[BadRow], *, file: Path) -> tuple[list[Pair], list[BadRow]]:
-    """Pairs that have a rejected answer, with weights (equal ones where the file has none); the others as bad rows."""
-    unusable = {row.row for row in bad}
-    numbers = (number for number in count() if number not in unusable)
-    kept, bad = [], list(bad)
-    for number, pair in zip(numbers, pairs, strict=False):
+def _comparable(found: Composed) -> Composed:
+    """Pairs that have a rejected answer; the others become bad rows."""
+    kept, bad = [], list(found.bad)
+    for number, pair in enumerate(found.pairs):
         if pair.rejected:
-            equal = (1 / len(pair.rejected),) * len(pair.rejected)
-            kept.append(replace(pair, weights=pair.weights or equal))
+            kept.append(number)
         else:
-            bad.append(
-                BadRow(str(file), number, "no rejected answer", f"{pair.prompt.uid} has nothing to compare with")
-            )
-    return kept, bad
+            detail = f"{pair.prompt.provenance} has nothing to compare with"
+            bad.append(BadRow(pair.prompt.provenance, number, "no rejected answer", detail))
+    pairs = found.pairs if len(kept) == len(found.pairs) else views.View(found.pairs, kept)
+    return Composed(pairs, bad, found.num_rows, found.trail)
 
 
 def hallucinate(negatives: recipe.Negatives) -> Hallucinate:
@@ -136,7 +131,7 @@ def origin(negatives: recipe.Negatives) -> str:
     return "bdhs_attn" if kinds == ("masked", "sentence_guided", "dissimilar") else "+".join(kinds)
 
 
-def online_source(one: recipe.Recipe, rows: list[Pair]) -> Source:
+def online_source(one: recipe.Recipe, rows: Sequence[Pair]) -> Source:
     """A source of pairs. `rows`: examples, or (for a source generated offline) the finished pairs."""
     match one.source:
         case recipe.Generated(when="online", negatives=negatives):

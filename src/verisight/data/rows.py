@@ -1,0 +1,280 @@
+"""Raw rows of data files, one at a time: JSON lists, JSON lines, Parquet, TSV. What a row means is a reader's matter.
+
+The container is told by content, never by the file's name. Memory holds one row (or one batch of a Parquet file).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from verisight.types import UserError
+
+Container = Literal["JSON list", "JSON lines", "Parquet", "TSV"]
+MAX_ROW = 64 * 2**20  # characters of a JSON row, bytes of a line
+_CHUNK = 2**20
+_BATCH = 32  # rows of a Parquet file that are in memory at once, beside its row group
+_FOREIGN = (
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"(\xb5/\xfd", "a zstd archive"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\x80\x02", "a pickle, which is never opened"),
+    (b"\x80\x04", "a pickle, which is never opened"),
+    (b"\x80\x05", "a pickle, which is never opened"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the data (`git lfs pull` fetches it)"),
+    (b"<!DOCTYPE", "an HTML page"),
+    (b"<!doctype", "an HTML page"),
+    (b"<html", "an HTML page"),
+)
+_ACCEPTED = "a JSON list, JSON lines, Parquet or TSV"
+
+
+class Unusable(ValueError):
+    """A row, or a pair of answers in it, cannot be used: a reason to count by, and the detail.
+
+    `fault` is False for what a rule leaves out on purpose (see `BadRow`).
+    """
+
+    def __init__(self, reason: str, detail: str, *, fault: bool = True) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.fault = fault
+
+
+class Raw(NamedTuple):
+    """A row as it stands in its file: a JSON value, the fields of a TSV line, or why it could not be read."""
+
+    file: Path
+    row: int  # 0-based
+    value: Any
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The files that `path` names: a file, a pattern with `*`, or a folder of Parquet shards of one split.
+
+    Raises:
+        UserError: nothing there, or a folder whose files are of several splits or of no known kind.
+    """
+    if path.is_dir():
+        shards = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+        splits = sorted({_split_of(shard) for shard in shards})
+        if len(splits) > 1:
+            example = f"{shards[0].parent}/{splits[0]}*.parquet"
+            raise UserError(f"{path}: found several splits ({', '.join(splits)}); accepted: one, such as {example}")
+        if not shards:
+            names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+            raise UserError(f"{path}: found a folder with {names}; accepted: a data file, or a folder of *.parquet")
+        return tuple(shards)
+    if "*" in path.name and not path.exists():
+        found = sorted(path.parent.glob(path.name))
+        if not found:
+            raise UserError(f"{path}: no file fits the pattern")
+        return tuple(found)
+    if not path.exists():
+        raise UserError(f"{path}: cannot be read: No such file or directory")
+    if not path.is_file():
+        raise UserError(f"{path}: found no regular file; accepted: {_ACCEPTED}")
+    return (path,)
+
+
+def container_of(path: Path) -> Container:
+    """What the file is, by its first bytes.
+
+    Raises:
+        UserError: it cannot be read, is empty, or is something else (named where it is recognised).
+    """
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(4096)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if head.startswith(b"PAR1"):
+        return "Parquet"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, name in _FOREIGN:
+        if head.startswith(magic) or text.startswith(magic):
+            raise UserError(f"{path}: found {name}; accepted: {_ACCEPTED}")
+    if not text:
+        raise UserError(f"{path}: found an empty file; accepted: {_ACCEPTED}")
+    if b"\x00" in head:
+        raise UserError(f"{path}: found binary data of no known kind; accepted: {_ACCEPTED}")
+    if text.startswith(b"["):
+        return "JSON list"
+    if text.startswith(b"{"):
+        return "JSON lines"
+    if b"\t" in text:
+        return "TSV"
+    raise UserError(
+        f"{path}: found text that begins with {text[:20].decode(errors='replace')!r}; accepted: {_ACCEPTED}"
+    )
+
+
+def raw_rows(path: Path) -> Iterator[Raw]:
+    """Every row of one file. A line that is no JSON is a row whose value is an `Unusable`.
+
+    Raises:
+        UserError: a file of another kind, or one that breaks off (a JSON list or Parquet file has no next line to
+            go on from).
+    """
+    kind = container_of(path)
+    match kind:
+        case "JSON list":
+            values = _json_list(path)
+        case "JSON lines":
+            values = _json_lines(path)
+        case "Parquet":
+            values = _parquet(path)
+        case "TSV":
+            values = _tsv(path)
+    for row, value in enumerate(values):
+        yield Raw(path, row, value)
+
+
+def _split_of(shard: Path) -> str:
+    """The split a shard's name begins with, as in train-00000-of-00008.parquet; "" when it names none."""
+    head = shard.name.split("-")[0].split("_")[0].split(".")[0].lower()
+    return head if head in ("train", "test", "validation", "val", "valid", "dev", "eval") else ""
+
+
+def _json_list(path: Path) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8-sig") as handle:
+            yield from _elements(_Window(handle), path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}), a JSON file is accepted") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+class _Window:
+    """The part of a text file that is being parsed, and how many lines lie before it."""
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+        self.text, self.at, self.ended, self._lines = "", 0, False, 0
+
+    def grow(self) -> None:
+        """Drop what was parsed and read on, twice as far as before."""
+        self._lines += self.text.count("\n", 0, self.at)
+        more = self._handle.read(max(_CHUNK, len(self.text) - self.at))
+        self.text, self.at, self.ended = self.text[self.at :] + more, 0, not more
+
+    def peek(self) -> str:
+        """The next character that is no blank; "" at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+                self.at += 1
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self.grow()
+
+    def where(self, position: int) -> str:
+        """Line and column of a character of `text`, from 1."""
+        line = self._lines + self.text.count("\n", 0, position) + 1
+        return f"line {line}, column {position - self.text.rfind(chr(10), 0, position)}"
+
+
+def _elements(window: _Window, path: Path) -> Iterator[Any]:
+    window.peek()
+    window.at += 1  # "["
+    if window.peek() != "]":
+        while True:
+            yield _element(window, path)
+            mark = window.peek()
+            if mark == "]":
+                break
+            if mark != ",":
+                found = repr(mark) if mark else "the end of the file"
+                raise UserError(f"{path}: not valid JSON at {window.where(window.at)}: found {found} behind a row")
+            window.at += 1
+    window.at += 1
+    if window.peek():
+        raise UserError(f"{path}: not valid JSON at {window.where(window.at)}: found text behind the list")
+
+
+def _element(window: _Window, path: Path) -> Any:
+    """The next value. A cut one is tried again with more text, so a real mistake is told after MAX_ROW characters."""
+    window.peek()
+    while True:
+        try:
+            value, end = json.JSONDecoder().raw_decode(window.text, window.at)
+        except RecursionError as error:
+            raise UserError(f"{path}: a row at {window.where(window.at)} is nested too deep to be read") from error
+        except json.JSONDecodeError as error:
+            if window.ended or len(window.text) - window.at > MAX_ROW:
+                raise UserError(f"{path}: not valid JSON at {window.where(error.pos)}: {error.msg}") from error
+        except ValueError as error:
+            raise UserError(f"{path}: a row at {window.where(window.at)} cannot be read: {error}") from error
+        else:
+            if end < len(window.text) or window.ended:
+                window.at = end
+                return value
+        window.grow()
+
+
+def _lines(path: Path) -> Iterator[bytes | Unusable]:
+    """Lines that are not blank, without their ends; one longer than MAX_ROW is skipped and told."""
+    try:
+        with path.open("rb") as handle:
+            if handle.read(3) != b"\xef\xbb\xbf":
+                handle.seek(0)
+            while line := handle.readline(MAX_ROW):
+                whole = len(line) < MAX_ROW or line.endswith(b"\n")
+                while not line.endswith(b"\n") and (more := handle.readline(MAX_ROW)):
+                    line = more
+                if not whole:
+                    yield Unusable("row too long", f"more than {MAX_ROW:,} bytes")
+                elif line.strip():
+                    yield line.rstrip(b"\r\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for line in _lines(path):
+        if isinstance(line, Unusable):
+            yield line
+            continue
+        try:
+            yield json.loads(line.decode())
+        except RecursionError:
+            yield Unusable("not JSON", "nested too deep to be read")
+        except UnicodeDecodeError as error:
+            yield Unusable("not UTF-8", f"byte {error.start} of the line")
+        except json.JSONDecodeError as error:
+            yield Unusable("not JSON", f"column {error.colno}: {error.msg}")
+        except ValueError as error:
+            yield Unusable("not JSON", str(error))
+
+
+def _tsv(path: Path) -> Iterator[Any]:
+    for line in _lines(path):
+        if isinstance(line, Unusable):
+            yield line
+            continue
+        try:
+            yield line.decode().split("\t")
+        except UnicodeDecodeError as error:
+            yield Unusable("not UTF-8", f"byte {error.start} of the line")
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {error}") from error
