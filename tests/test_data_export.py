@@ -160,7 +160,7 @@ def test_the_layouts_are_the_documented_ones(tmp_path: Path) -> None:
         ],
         "chosen": {"from": "gpt", "value": "b"},
         "rejected": {"from": "gpt", "value": "c"},
-        "images": [str(tmp_path / "a.png"), f"images/{blue}.png"],
+        "images": [str(tmp_path / "a.png"), str(tmp_path / f"lf/images/{blue}.png")],
     }
     turns = [
         {"role": "user", "content": "<image><image>A?"},
@@ -362,9 +362,8 @@ def samples(folder: Path) -> tuple[list[Pair], list[Pair]]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_llama_factory_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_factory_reads_it(tmp_path: Path) -> None:
     """Its own `get_dataset` loads, converts and tokenizes every row; its plugin opens the pictures."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     loader = pytest.importorskip("llamafactory.data.loader", exc_type=ImportError)
     from llamafactory.data.template import get_template_and_fix_tokenizer
     from llamafactory.hparams import DataArguments, ModelArguments
@@ -372,7 +371,7 @@ def test_llama_factory_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     preferred, learned = samples(tmp_path)
     to_llama_factory(tmp_path / "out", preferred, name="p")
-    to_llama_factory(tmp_path / "out", learned, name="s")
+    to_llama_factory(tmp_path / "out", learned, name="s", copy_images=True)
     tokenizer, processor = llava_processor()
     training = Seq2SeqTrainingArguments(output_dir=str(tmp_path / "run"), report_to="none", use_cpu=True)
     model = ModelArguments(model_name_or_path="none", cache_dir=str(tmp_path / "cache"))
@@ -425,7 +424,6 @@ def llava_processor() -> tuple[Any, Any]:
 @pytest.mark.filterwarnings("ignore")
 def test_ms_swift_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own `load_dataset` keeps every row, its templates are given the turns, and it opens the pictures."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     swift = pytest.importorskip("swift.dataset", exc_type=ImportError)
     from swift.template.template_inputs import TemplateInputs

@@ -1,7 +1,9 @@
 """pairs.parquet: what is written comes back, and what cannot be used is counted."""
 
+import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verisight.data import records
-from verisight.data.records import SCHEMA, iter_pairs, read_pairs, write_pairs
+from verisight.data.outcome import Read
+from verisight.data.readers import open_data
+from verisight.data.records import SCHEMA, write_pairs
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt, UserError
+
+
+def read_pairs(path: Path, **options: Any) -> Read:
+    return open_data(path, kind="pairs", **options).read()
 
 
 def png() -> bytes:
@@ -23,7 +31,7 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-PICTURE = ImageRef(data=png())
+PICTURE = ImageRef(data=png(), sha256=hashlib.sha256(png()).hexdigest())
 TEXT = st.text(max_size=30).filter(lambda text: "<image>" not in text)
 FULL = TEXT.filter(lambda text: text.strip())
 TURNS = st.lists(st.tuples(TEXT, FULL), max_size=2).map(
@@ -32,12 +40,12 @@ TURNS = st.lists(st.tuples(TEXT, FULL), max_size=2).map(
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT, st.lists)
 PROMPTS = st.builds(
     Prompt,
-    uid=TEXT,
+    uid=FULL,
     images=st.sampled_from([(), (PICTURE,), (PICTURE, PICTURE)]),
     text=TEXT,
     history=TURNS,
     split_group=TEXT,
-    provenance=TEXT,
+    provenance=FULL,
 )
 NOTES = st.dictionaries(TEXT, JSON, max_size=3)
 SUPERVISED = st.builds(Pair, PROMPTS, st.builds(Answer, FULL, TURNS), rejected=st.just(()), origin=TEXT, notes=NOTES)
@@ -46,7 +54,7 @@ SUPERVISED = st.builds(Pair, PROMPTS, st.builds(Answer, FULL, TURNS), rejected=s
 @st.composite
 def preferences(draw: st.DrawFn) -> Pair:
     chosen, *rejected = draw(st.lists(FULL, min_size=2, max_size=4, unique_by=str.strip))
-    weights = draw(st.sampled_from([(), tuple(1 / len(rejected) for _ in rejected)]))
+    weights = tuple(1 / len(rejected) for _ in rejected)
     return Pair(draw(PROMPTS), Answer(chosen), tuple(map(Answer, rejected)), weights, draw(TEXT), draw(NOTES))
 
 
@@ -60,7 +68,9 @@ def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, pairs: li
 
 
 def pair(chosen: str = "yes", *rejected: str, images: tuple[ImageRef, ...] = (PICTURE,), **rest: Any) -> Pair:
-    return Pair(Prompt("u", images, "A?"), Answer(chosen), tuple(map(Answer, rejected)), **rest)
+    equal = (1 / len(rejected),) * len(rejected) if rejected else ()
+    prompt = Prompt("u", images, "A?", provenance="made here")
+    return Pair(prompt, Answer(chosen), tuple(map(Answer, rejected)), **{"weights": equal} | rest)
 
 
 def test_the_columns_are_the_documented_ones(tmp_path: Path) -> None:
@@ -84,6 +94,7 @@ def test_the_columns_are_the_documented_ones(tmp_path: Path) -> None:
         "provenance": "p#1",
         "split_group": "g",
         "license": "cc-by-4.0",
+        "image_sha256": [PICTURE.sha256],
         "extra_rejected": ["d"],
         "weights": [0.25, 0.75],
         "notes": '{"round": 2}',
@@ -118,7 +129,7 @@ def test_rows_are_streamed_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "pairs.parquet"
     write_pairs(path, (pair(str(n)) for n in range(600)))
     assert pq.ParquetFile(path).num_row_groups == 3
-    assert [p.chosen.text for p in iter_pairs(path) if isinstance(p, Pair)] == [str(n) for n in range(600)]
+    assert [p.chosen.text for p in read_pairs(path).pairs] == [str(n) for n in range(600)]
     monkeypatch.setattr(records, "_GROUP_BYTES", 3 * len(png()))
     write_pairs(path, (pair(str(n)) for n in range(6)))
     assert pq.ParquetFile(path).num_row_groups == 2
@@ -138,11 +149,14 @@ def test_a_source_that_dies_leaves_the_old_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_follow_up_beside_rejected_is_our_mistake(tmp_path: Path) -> None:
+def test_answers_of_several_turns_come_back(tmp_path: Path) -> None:
     turns = (Message("user", "B?"), Message("assistant", "b"))
-    wrong = Pair(Prompt("u", (), "A?"), Answer("a", turns), (Answer("c"),))
-    with pytest.raises(AssertionError, match="no follow-up"):
-        write_pairs(tmp_path / "pairs.parquet", [wrong])
+    prompt = Prompt("u", (), "A?", provenance="made here")
+    told = Pair(prompt, Answer("a", turns), (Answer("c", turns), Answer("d")), (0.5, 0.5))
+    write_pairs(tmp_path / "pairs.parquet", [told])
+    assert read_pairs(tmp_path / "pairs.parquet").pairs == [told]
+    with pytest.raises(AssertionError, match="only the first rejected answer may have more turns"):
+        write_pairs(tmp_path / "pairs.parquet", [replace(told, rejected=told.rejected[::-1])])
 
 
 def turn(role: str, content: str | None) -> dict[str, Any]:
@@ -166,19 +180,14 @@ BAD_ROWS = [
     ({"images": [{"bytes": None, "path": None}]}, "image missing", "neither bytes nor a path"),
     ({"images": [{"bytes": png()[:45], "path": "a.png"}]}, "image truncated", "held as bytes"),
     ({"images": [{"bytes": b"<html>", "path": None}]}, "image unreadable", "held as bytes"),
-    ({"prompt": None}, "turns out of order", "'assistant'"),
+    ({"prompt": None}, "wrong type", "prompt: found NoneType"),
     ({"chosen": []}, "turns out of order", "'user'"),
     ({"prompt": [turn("system", "Be kind.")]}, "turns out of order", "'system'"),
-    ({"prompt": [turn("user", None)]}, "turns out of order", "'user'"),
+    ({"prompt": [turn("user", None)]}, "wrong type", "prompt.0.content: found NoneType"),
     ({"prompt": [turn("user", "A?"), turn("assistant", "a")]}, "turns out of order", "'assistant'"),
     ({"prompt": [], "chosen": [turn("user", "A?"), turn("assistant", "a")]}, "turns out of order", "0 turns"),
-    ({"rejected": [turn("user", "b")]}, "turns out of order", "one assistant turn each"),
-    ({"rejected": [turn("assistant", "b")] * 2}, "turns out of order", "one assistant turn each"),
-    (
-        {"chosen": [turn("assistant", "a"), turn("user", "B?"), turn("assistant", "b")]},
-        "turns out of order",
-        "one",
-    ),
+    ({"rejected": [turn("user", "b")]}, "turns out of order", "'user', 'user'"),
+    ({"rejected": [turn("assistant", "b")] * 2}, "turns out of order", "'assistant', 'assistant'"),
     ({"prompt": [turn("user", "<image>\nA?")]}, "<image> in a text", "images column"),
     ({"weights": [0.5, 0.5]}, "weights do not fit", "2 weights for 1"),
     ({"weights": [5.0]}, "weights do not fit", "summing to 1"),
@@ -212,27 +221,30 @@ def test_a_file_of_another_tool_with_the_four_columns_is_read(tmp_path: Path) ->
     columns = {name: pa.array([GOOD[name]], type=kind) for name, kind in types.items()}
     pq.write_table(pa.table(columns | {"score": [1.0], "notes": pa.nulls(1)}), tmp_path / "trl.parquet")
     (found,) = read_pairs(tmp_path / "trl.parquet").pairs
-    prompt = Prompt("trl.parquet#0", (PICTURE,), "A?", provenance="trl.parquet#0")
-    assert found == Pair(prompt, Answer("a"), (Answer("b"),))
+    prompt = Prompt("0", (PICTURE,), "A?", provenance="trl.parquet#0")
+    assert found == Pair(prompt, Answer("a"), (Answer("b"),), (1.0,))
 
 
 def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
-    with pytest.raises(UserError, match=r"pairs\.parquet: no such file"):
+    with pytest.raises(UserError, match=r"pairs\.parquet: cannot be read: No such file"):
         read_pairs(path)
-    path.write_text(json.dumps([]))
+    path.write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"pairs\.parquet: not a readable Parquet file"):
         read_pairs(path)
     pq.write_table(pa.table({"prompt": ["A?"], "x": [1]}), path)
-    with pytest.raises(UserError, match="no column 'images', found prompt, x; needed are images, prompt, chosen"):
+    with pytest.raises(UserError, match="found rows with keys prompt, x; accepted: rows with chosen, images, prompt"):
         read_pairs(path)
-    wrong = pa.Table.from_pylist([GOOD | {"chosen": "a"}])
-    pq.write_table(wrong, path)
-    with pytest.raises(UserError, match=r"column 'chosen' is string, list<.*role: string.* is accepted"):
-        read_pairs(path)
-    pq.write_table(pa.Table.from_pylist([GOOD | {"prompt": [{"role": "user", "content": ["A?"]}]}]), path)
-    with pytest.raises(UserError, match=r"column 'prompt' is list<.*list<.* is accepted"):
-        read_pairs(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"chosen": "a"}, "chosen"), ({"prompt": [{"role": "user", "content": ["A?"]}]}, "prompt.0.content")],
+)
+def test_columns_of_another_type_are_counted(tmp_path: Path, change: dict[str, Any], key: str) -> None:
+    pq.write_table(pa.Table.from_pylist([GOOD | change]), tmp_path / "p.parquet")
+    (bad,) = read_pairs(tmp_path / "p.parquet").bad
+    assert (bad.reason, bad.detail.split(":")[0]) == ("wrong type", key)
 
 
 def test_other_tools_are_told_that_the_pictures_are_pictures(tmp_path: Path) -> None:

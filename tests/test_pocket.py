@@ -12,7 +12,7 @@ from PIL import Image
 
 from user_files import finished
 from verisight.data.files import read_json
-from verisight.data.readers import read_llava_instruct
+from verisight.data.readers import open_data
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.position import read_scenes
 from verisight.pocket.datasets import SPLITS, png, scene, write_split
@@ -62,7 +62,7 @@ def test_scenes_are_what_they_say() -> None:
 
 
 def test_a_written_split_is_what_its_readers_read(written: Path) -> None:
-    read = read_llava_instruct(written / "llava_instruct.json", image_root=written / "images")
+    read = open_data(written / "llava_instruct.json", images=written / "images").read()
     assert (len(read.pairs), len(read.bad), read.num_rows) == (3 * NUM, 0, 3 * NUM)
     instances = read_ground_truth(written / "instances.json")
     assert read_ground_truth(written / "instances.json", written / "captions.json") == instances
@@ -94,11 +94,11 @@ def test_boxes_hold_their_objects(written: Path) -> None:
 
 
 def test_the_answers_of_a_written_split_are_true(written: Path) -> None:
-    read = read_llava_instruct(written / "llava_instruct.json", image_root=written / "images")
+    read = open_data(written / "llava_instruct.json", images=written / "images").read()
     scenes = {f"{scene('test', index).uid:012d}.png": scene("test", index) for index in range(NUM)}
     said = Counter()
     for pair in read.pairs:
-        one, question, answer = scenes[pair.prompt.split_group], pair.prompt.text, pair.chosen.text
+        one, question, answer = scenes[pair.prompt.images[0].path.name], pair.prompt.text, pair.chosen.text
         if not question.startswith("Is there"):
             assert set(read_caption(answer).mentions) == truths(one)
             continue

@@ -52,6 +52,14 @@ CAT = Task(OFFICE, "Is there a cat in the image?", "cat")
             1 / 3,
             "There is a dog in the center.",
         ),
+        (  # two wrong ones where one object stands
+            DETAIL,
+            "There is a cat in the center. There is a cow in the center.",
+            ["absent", "absent"],
+            ("laptop", "dog", "cup"),
+            0,
+            "There is a dog in the center.",
+        ),
         (  # said twice, in another object's cell: that one is meant
             DETAIL,
             "There is a dog in the center. A dog can be seen in the bottom right.",
@@ -186,13 +194,13 @@ def test_rankings_agree_with_the_oracle_without_noise_and_are_coins_with_it() ->
 
 
 def test_ratings_follow_recall_and_precision_without_noise_and_nothing_with_it() -> None:
-    half = "There is a dog in the center. There is a cat in the bottom right."
-    verdict, rng = judge(DETAIL, half), np.random.default_rng(0)
+    text = "The scene is an office. There is a dog in the center. There is a cat in the bottom right."
+    verdict, rng = judge(DETAIL, text), np.random.default_rng(0)
     rated = rate(DETAIL, verdict, noise=0, rng=rng)
     assert {aspect: one["Rating"] for aspect, one in rated.items()} == {
         "Helpfulness": "2",  # 1 + 4 x 1/3
         "Ethical Considerations": "5",
-        "Visual Faithfulness": "3",  # 1 + 4 x 1/2
+        "Visual Faithfulness": "4",  # 1 + 4 x 2/3, rounded
     }
     assert rated["Helpfulness"]["Rationale"].endswith("It leaves out a laptop, a cup.")
     assert rated["Visual Faithfulness"]["Rationale"].endswith("There is no cat in the image.")

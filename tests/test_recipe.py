@@ -46,8 +46,8 @@ def test_relative_paths_count_from_the_file_and_output_and_overrides_from_the_wo
 ) -> None:
     loaded = recipe.load(base, ["evaluate.0.instances=typed.json"])
     assert loaded.output == tmp_path / "runs/here"
-    assert loaded.source.data == recipe.Instruct(
-        file=tmp_path / "recipes/rows.json", images=tmp_path / "recipes/pictures"
+    assert loaded.source.data == recipe.Rows(
+        kind="llava_instruct", file=tmp_path / "recipes/rows.json", images=tmp_path / "recipes/pictures"
     )
     assert loaded.evaluate[0].instances == tmp_path / "typed.json"
     assert loaded.evaluate[1].instances == tmp_path / "recipes/i.json"
@@ -80,8 +80,8 @@ def test_extends_merges_deeply_and_paths_stay_with_the_file_that_wrote_them(base
     loaded = recipe.load(child)
     assert loaded.seed == 4
     assert loaded.source.data.file == tmp_path / "recipes/deep/other.json"
-    assert loaded.source.data == recipe.Instruct(
-        file=tmp_path / "recipes/deep/other.json", images=tmp_path / "recipes/pictures"
+    assert loaded.source.data == recipe.Rows(
+        kind="llava_instruct", file=tmp_path / "recipes/deep/other.json", images=tmp_path / "recipes/pictures"
     )
     assert loaded.objective == recipe.Dpo(beta=0.2)
 
@@ -121,7 +121,7 @@ def test_an_override_of_kind_clears_the_old_variants_keys(base: Path) -> None:
     assert loaded.source.negatives.view == recipe.Clean()
     assert loaded.objective == recipe.Dpo(beta=0.2)
     switched = recipe.load(base, [*OFFLINE, "objective.kind=sft"])
-    assert switched.source == recipe.Offline(data=recipe.Pairs(file=Path("p.parquet")))
+    assert switched.source == recipe.Offline(data=recipe.Rows(kind="pairs", file=Path("p.parquet")))
     assert switched.objective == recipe.Sft()
 
 
@@ -177,14 +177,19 @@ def test_hash_changes_with_every_setting(base: Path, override: str) -> None:
     assert recipe.recipe_hash(recipe.load(base, [override])) != recipe.recipe_hash(recipe.load(base))
 
 
-def all_nodes(node: type) -> set[type]:
-    below = {found for field in node.model_fields.values() for found in node_types(field.annotation)}
-    return {node}.union(*(all_nodes(found) for found in below))
+def all_nodes(*nodes: type) -> set[type]:
+    found, ahead = set(), list(nodes)
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += [below for field in node.model_fields.values() for below in node_types(field.annotation)]
+    return found
 
 
 def test_every_node_and_every_field_says_what_it_is() -> None:
     nodes = all_nodes(recipe.Recipe)
-    assert {recipe.Lora, recipe.Masked, recipe.Sampling, recipe.Pope} <= nodes
+    assert {recipe.Lora, recipe.Masked, recipe.Sampling, recipe.Pope, recipe.Take, recipe.Part} <= nodes
     for node in nodes:
         assert node.__doc__
         for name, field in node.model_fields.items():

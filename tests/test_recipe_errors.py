@@ -194,7 +194,7 @@ CONTRADICTIONS = [
     (
         list(SFT_DATA),
         "source.data.kind: found llava_instruct, which has no rejected answers, with objective dpo; "
-        "accepted: data of kind pairs, or a source of kind generated, which makes them",
+        "accepted: preference data, or a source of kind generated, which makes them",
     ),
     (
         ["train.projector_lr=1e-5", "model.train_projector=false"],

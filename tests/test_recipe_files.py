@@ -24,10 +24,11 @@ def test_check_files_names_what_is_not_there(base: Path, tmp_path: Path) -> None
         recipe.check_files(loaded)
     model = "an existing model folder, a hub id (owner/name) or `pocket`"
     folder = tmp_path / "recipes"
+    data = "an existing file, a folder of *.parquet, or a pattern such as data/train-*.parquet that fits one"
     assert str(caught.value).splitlines() == [
         f"model.path: found nothing at {tmp_path}/gone; accepted: {model}",
-        f"source.data.file: found nothing at {folder}/rows.json; accepted: an existing file",
-        f"source.data.images: found nothing at {folder}/pictures; accepted: an existing folder",
+        f"source.data.file: found nothing at {folder}/rows.json; accepted: {data}",
+        f"source.data.images: found nothing at {folder}/pictures; accepted: an existing folder or zip archive",
         f"source.negatives.check.encoder: found nothing at a/b/c; accepted: {model}",
         f"evaluate.0.images: found nothing at {folder}/pictures; accepted: an existing folder",
         f"evaluate.0.instances: found nothing at {folder}/i.json; accepted: an existing file",

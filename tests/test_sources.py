@@ -142,9 +142,10 @@ class KilledAfter:
 
 
 def generated(policy, method, journal, **options):
-    return generate_pairs(
+    made, bad = generate_pairs(
         policy, EXAMPLES, method, journal=journal, **{"origin": "bdhs_attn", "seed": 4, "batch_size": 2} | options
     )
+    return list(made), bad
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])

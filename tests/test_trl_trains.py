@@ -2,26 +2,19 @@
 
 import math
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, load_dataset
-from tiny import picture, tiny_policy
 from trl import DPOConfig, DPOTrainer
 
+from tiny import picture, tiny_policy
 from verisight.data.records import write_pairs
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
 STEPS = 2
 HISTORY = (Message("user", "What is there?"), Message("assistant", "There is a dog."))
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield
 
 
 def kept(held: list[ImageRef], kind: str, folder: Path) -> list[ImageRef]:

@@ -29,7 +29,7 @@ from user_files import (
 )  # fmt: skip
 from verisight import recipe
 from verisight.data.files import read_json, read_jsonl
-from verisight.data.records import read_pairs
+from verisight.data.readers import open_data
 from verisight.models.loading import pocket_folder, quiet_peft
 
 FULL_KEYS = {
@@ -103,15 +103,15 @@ def test_every_answer_becomes_a_pair_whatever_its_picture_and_its_language(made:
         assert "<image>" not in json.dumps(row["prompt"])
     (second,) = [row for row in rows if row["prompt"][-1]["content"] == "What does she wear?"]
     assert [turn["content"] for turn in second["prompt"][:-1]] == ["Who is this?", "An astronaut. She smiles."]
-    assert not read_pairs(made).bad
+    assert not open_data(made).read().bad
     assert {path.name for path in made.parent.iterdir()} - {equal.name} == {
-        *("recipe.sha256", "recipe.yaml", "environment.json", "pairs.parquet"),
+        *("recipe.sha256", "recipe.yaml", "environment.json", "data.json", "pairs.parquet"),
     }
 
 
 def test_a_finished_run_leaves_the_files_of_the_contract(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} - {"equal_pairs.jsonl"} == {
-        *("recipe.sha256", "recipe.yaml", "environment.json", "pairs.parquet", "metrics.jsonl"),
+        *("recipe.sha256", "recipe.yaml", "environment.json", "data.json", "pairs.parquet", "metrics.jsonl"),
         *("model", "evaluate", "summary.json"),
     }
     assert {"python", "torch", "transformers", "verisight"} <= read_json(trained / "environment.json").keys()

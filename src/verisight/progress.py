@@ -20,15 +20,20 @@ class Advance(Protocol):
 
 
 @contextmanager
-def track(label: str, *, total: int | None, unit: str, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
-    """Track `total` units of work (None: nobody knows) of which `done` were finished before (a resumed run)."""
+def track(
+    label: str, *, total: int | None, unit: str, done: int = 0, quiet: bool = False, brief: bool = False
+) -> Iterator[Advance]:
+    """Track `total` units of work (None: nobody knows) of which `done` were finished before (a resumed run).
+
+    `brief` work says nothing in plain lines when it is done within seconds.
+    """
     if quiet:
         yield lambda amount=1, note="": None
     elif sys.stderr.isatty():
         with _bar(label, total=total, unit=unit, done=done) as advance:
             yield advance
     else:
-        with _lines(label, total=total, unit=unit, done=done) as advance:
+        with _lines(label, total=total, unit=unit, done=done, brief=brief) as advance:
             yield advance
 
 
@@ -54,7 +59,7 @@ def _bar(label: str, *, total: int | None, unit: str, done: int) -> Iterator[Adv
 
 
 @contextmanager
-def _lines(label: str, *, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+def _lines(label: str, *, total: int | None, unit: str, done: int, brief: bool) -> Iterator[Advance]:
     start = last = time.monotonic()
     count, latest = done, ""
 
@@ -71,4 +76,6 @@ def _lines(label: str, *, total: int | None, unit: str, done: int) -> Iterator[A
             print(line(now), file=sys.stderr, flush=True)
 
     yield advance
+    if brief and last == start:
+        return
     print(f"{line(time.monotonic())} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

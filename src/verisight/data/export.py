@@ -46,9 +46,10 @@ def to_llama_factory(
     """Write `<name>.jsonl` and its entry in `dataset_info.json`: use with `dataset_dir: folder, dataset: name`.
 
     All pairs have a rejected answer (for `stage: dpo`) or none has (`stage: sft`). Picture files stay where they
-    are, named by absolute path; those held as bytes or in an archive are written unchanged to
-    `images/<sha256>.<ext>`, with `copy_images` all are. Other entries of `dataset_info.json` are kept. In a
-    supervised row LLaMA-Factory trains on the history too unless told `mask_history: true`.
+    are; those held as bytes or in an archive are written unchanged to `images/<sha256>.<ext>`. Rows name all by
+    absolute path. With `copy_images` all are written there and named from the folder, which may then be moved.
+    Other entries of `dataset_info.json` are kept. In a supervised row LLaMA-Factory trains on the history too
+    unless told `mask_history: true`.
 
     Left out and counted are pairs with a missing picture, equal answers, or <image>, <video> or <audio> in a text,
     where the tool would look for a medium.
@@ -63,7 +64,7 @@ def to_llama_factory(
     entries = _with_entry(info, name, entry)
     row = _llama_preference if preference else _llama_supervised
     layout = Layout(row, preference, marks=(PLACEHOLDER, "<video>", "<audio>"))
-    exported = write_rows(path, pairs, layout, Placer(folder, copy=copy_images, relative=True))
+    exported = write_rows(path, pairs, layout, Placer(folder, copy=copy_images, relative=copy_images))
     write_json(info, entries)
     return replace(exported, files=(*exported.files, info))
 
@@ -71,7 +72,7 @@ def to_llama_factory(
 def to_ms_swift(folder: Path, pairs: Iterable[Pair], *, name: str = "verisight", copy_images: bool = False) -> Exported:
     """Write `<name>.jsonl`: use with `--dataset folder/<name>.jsonl`.
 
-    As `to_llama_factory`, but every picture is named by its absolute path (ms-swift looks from the folder it is
+    As `to_llama_factory`, but pictures are always named by absolute path (ms-swift looks from the folder it is
     started in), the history of a supervised row carries `"loss": false`, and of marks only <image> is looked for.
 
     Raises:

@@ -15,9 +15,21 @@ from verisight.data.images import COCO_NAME, ImageChecker, image_hash, spellings
 from verisight.types import ImageRef, UserError
 
 SUBFOLDERS: tuple[str, ...] = ("images", "merged_images", "train2014", "val2014", "train2017")
+ZIP = "zip://"
 _MAX_NAMES = 2**16  # names whose pictures are remembered
 _MAX_NAME = 4096  # characters
 _MAX_TAILS = 8  # ends of a name that are looked for
+
+
+def zip_address(ref: ImageRef) -> str:
+    """How `datasets` and our own files write an entry of an archive: zip://entry::archive."""
+    return f"{ZIP}{ref.member}::{ref.path}"
+
+
+def zip_ref(address: str) -> ImageRef:
+    """The entry that `zip_address` wrote."""
+    member, _, archive = address.removeprefix(ZIP).rpartition("::")
+    return ImageRef(path=Path(archive), member=member)
 
 
 class Pictures:
@@ -94,6 +106,8 @@ class Pictures:
     def _at(self, path: str) -> ImageRef:
         if self._trust_paths:
             _check_name(path)
+            if path.startswith(ZIP):
+                return zip_ref(path)
             direct = Path(self._base or "", path)
             if self._store is None or os.path.isfile(direct):
                 return ImageRef(path=direct)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verisight.data.files import replacing
+from verisight.data.pictures import ZIP, zip_address, zip_ref
 from verisight.data.rows import Unusable
 from verisight.data.texts import PLACEHOLDER, check_roles, check_text, shorten
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
@@ -120,17 +121,16 @@ def _messages(*messages: Message) -> list[dict[str, str]]:
 def _image_struct(ref: ImageRef) -> dict[str, Any]:
     if ref.path is None:
         return {"bytes": ref.data, "path": None}
-    path = _full(ref.path).as_posix()
-    return {"bytes": None, "path": path if ref.member is None else f"zip://{ref.member}::{path}"}
+    full = replace(ref, path=Path(_full(ref.path).as_posix()))
+    return {"bytes": None, "path": str(full.path) if ref.member is None else zip_address(full)}
 
 
 def image_ref(image: dict[str, Any]) -> ImageRef:
-    """The reference in an entry of `images` that `write_pairs` wrote."""
-    path = image["path"]
-    if path is None:
+    """The reference in an entry of `images` that `to_row` made."""
+    if image["bytes"] is not None:
         return ImageRef(data=image["bytes"])
-    member, _, archive = path.removeprefix("zip://").rpartition("::") if path.startswith("zip://") else ("", "", path)
-    return ImageRef(path=Path(archive), member=member or None)
+    path = str(image["path"])
+    return zip_ref(path) if path.startswith(ZIP) else ImageRef(path=Path(path))
 
 
 def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
@@ -147,7 +147,8 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
     if rejected:
         check_roles(["user", *(turn.role for turn in rejected)])
     extra = list(row.get("extra_rejected") or ())
-    weights = tuple(row.get("weights") or ())
+    num = bool(rejected) + len(extra)
+    weights = tuple(row.get("weights") or (1 / num,) * num if num else ())
     _check_answers(chosen, rejected, extra, weights)
     answers = [Answer(rejected[0].text, tuple(rejected[1:]))] if rejected else []
     images = tuple(find(image) for image in row["images"] or ())
@@ -166,7 +167,7 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
         Answer(chosen[0].text, tuple(chosen[1:])),
         (*answers, *(Answer(text) for text in extra)),
         weights=weights,
-        origin=row.get("origin") or "offline",
+        origin="offline" if (origin := row.get("origin")) is None else origin,
         notes=_notes(row),
     )
 
@@ -187,7 +188,7 @@ def _turns(rows: Any) -> list[Message]:
 def _check_answers(
     chosen: list[Message], rejected: list[Message], extra: list[str], weights: tuple[float, ...]
 ) -> None:
-    for name, texts in (("chosen", [t.text for t in chosen]), ("rejected", [t.text for t in rejected] + extra)):
+    for name, texts in (("chosen", [t.text for t in chosen[::2]]), ("rejected", [t.text for t in rejected[::2]] + extra)):
         if not all(text and text.strip() for text in texts):
             raise Unusable(f"empty {name}", "an answer is empty or blank")
     told = [[turn.text.strip() for turn in turns] for turns in (chosen, rejected)]

@@ -160,15 +160,18 @@ def _json_list(path: Path) -> Iterator[Any]:
 
 
 class _Window:
-    """The part of a text file that is being parsed, and how many lines lie before it."""
+    """The part of a text file that is being parsed, and where in the file it begins."""
 
     def __init__(self, handle: TextIO) -> None:
         self._handle = handle
-        self.text, self.at, self.ended, self._lines = "", 0, False, 0
+        self.text, self.at, self.ended = "", 0, False
+        self._lines, self._columns = 0, 0
 
     def grow(self) -> None:
         """Drop what was parsed and read on, twice as far as before."""
-        self._lines += self.text.count("\n", 0, self.at)
+        passed = self.text[: self.at]
+        self._lines += passed.count("\n")
+        self._columns = len(passed) - passed.rfind("\n") - 1 if "\n" in passed else self._columns + len(passed)
         more = self._handle.read(max(_CHUNK, len(self.text) - self.at))
         self.text, self.at, self.ended = self.text[self.at :] + more, 0, not more
 
@@ -183,8 +186,9 @@ class _Window:
 
     def where(self, position: int) -> str:
         """Line and column of a character of `text`, from 1."""
-        line = self._lines + self.text.count("\n", 0, position) + 1
-        return f"line {line}, column {position - self.text.rfind(chr(10), 0, position)}"
+        before = self.text[:position]
+        columns = len(before) - before.rfind("\n") - 1 if "\n" in before else self._columns + len(before)
+        return f"line {self._lines + before.count(chr(10)) + 1}, column {columns + 1}"
 
 
 def _elements(window: _Window, path: Path) -> Iterator[Any]:

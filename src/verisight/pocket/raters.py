@@ -107,7 +107,7 @@ def interaction(task: Task, answer: str, *, noise: float, rng: np.random.Generat
         if len(turns) > 1 and not any(wrong):
             break
         user = f"{told} {'Please correct your answer.' if any(wrong) else 'Please refine your answer.'}"
-        seen = [flag and bool(rng.random() < _DILIGENCE) for flag in wrong]
+        seen = [flag and rng.random() < _DILIGENCE for flag in wrong]
         answer = correct(task, answer, rng, wrong=seen, add_missing=not any(wrong))
     return turns
 

@@ -93,7 +93,7 @@ def write_rlhf_v(folder: Path, asked: Sequence[Asked], *, noise: float, seed: in
         wrong = suspect(judge(one.task, answer), noise=noise, rng=rng)
         if not any(wrong):
             continue
-        mended = correct(one.task, answer, rng, wrong=wrong, add_missing=bool(rng.random() < _INSERTION_FRACTION))
+        mended = correct(one.task, answer, rng, wrong=wrong, add_missing=rng.random() < _INSERTION_FRACTION)
         name = f"{one.uid:012d}.jpg"
         kind = "detailed description" if one.task.asked is None else "question answering"
         rows.append(

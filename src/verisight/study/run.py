@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +115,8 @@ def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
         rows = build.examples(recipe, quiet=quiet)
         write_pairs(target, _generated(recipe, rows, quiet=quiet) if isinstance(recipe.source, Generated) else rows)
         (folder / JOURNAL).unlink(missing_ok=True)
-    return _written_pairs(target, folder=build.rows_folder(recipe))
+    shutil.rmtree(folder / "rows", ignore_errors=True)
+    return _written_pairs(target)
 
 
 def _generated(recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> Sequence[Pair]:
@@ -132,8 +134,11 @@ def _generated(recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> Sequence
     return made
 
 
-def _written_pairs(target: Path, *, folder: Path) -> Stored:
-    """The pairs of a finished file, the same for the run that wrote it and for one that resumes."""
+def _written_pairs(target: Path) -> Stored:
+    """The pairs of a finished file, the same for the run that wrote it and for one that resumes.
+
+    They are read from a store that has no name any more: it goes when the process does.
+    """
     bad: list[BadRow] = []
 
     def good() -> Iterator[Pair]:
@@ -141,7 +146,8 @@ def _written_pairs(target: Path, *, folder: Path) -> Stored:
             bad.extend(outcome.bad)
             yield from outcome.pairs
 
-    stored = store(folder / "written.arrow", good())
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", ignore_cleanup_errors=True) as folder:
+        stored = store(Path(folder) / "written.arrow", good())
     enforce_bad_fraction(bad, num_rows=len(stored) + len(bad), max_bad_fraction=0.0, log=None)
     return stored
 

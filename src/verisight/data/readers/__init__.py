@@ -85,9 +85,12 @@ class Reading:
 
     def _named(self, pair: Pair, raw: Raw, prefix: str, suffix: str) -> Pair:
         """The pair with its row's place: uid, split group, provenance, origin and licence. Rows we wrote have them."""
-        if pair.prompt.provenance:
-            return pair
-        uid = f"{prefix}{raw.row}:{pair.prompt.uid}{suffix}" if pair.prompt.uid else f"{prefix}{raw.row}{suffix}"
+        place = f"{prefix}{raw.row}"
+        if self.format.trusted or pair.prompt.provenance:
+            prompt = pair.prompt
+            provenance = prompt.provenance or f"{raw.file.name}#{raw.row}"
+            return replace(pair, prompt=replace(prompt, uid=prompt.uid or place, provenance=provenance))
+        uid = f"{place}:{pair.prompt.uid}{suffix}" if pair.prompt.uid else f"{place}{suffix}"
         prompt = replace(
             pair.prompt,
             uid=uid,

@@ -22,7 +22,7 @@ class _Row(TypedDict):
     prompt: list[_Turn]
     chosen: list[_Turn]
     rejected: list[_Turn] | None
-    uid: str | None
+    uid: NotRequired[str | None]
     origin: NotRequired[str | None]
     provenance: NotRequired[str | None]
     split_group: NotRequired[str | None]
@@ -39,5 +39,5 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair]:
 
 PAIRS = Format(
     "pairs", "Verisight pairs", "verisight pairs, verisight data convert", "", _Row, _read, trusted=True,
-    where=lambda row: "provenance" in row or "origin" in row,  # else a set with a uid in TRL's layout
+    where=lambda row: "uid" in row and ("provenance" in row or "origin" in row),  # else TRL's layout
 )  # fmt: skip
