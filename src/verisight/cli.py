@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from verisight.cli_data import data_app
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 pocket_app = typer.Typer(no_args_is_help=True, help="The built-in world: its data, its model, and what it is worth.")
 app.add_typer(pocket_app, name="pocket")
+app.add_typer(data_app, name="data")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]

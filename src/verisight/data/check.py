@@ -94,6 +94,7 @@ class _Tally:
         self._pictures: set[int] = set()
         self._lengths = {"chosen": array("L"), "rejected": array("L")}
         self._bias: Counter[str] = Counter()
+        self._by_rule = False
         self._words = _Words()
         self._samples: list[tuple[int, int, Sample]] = []
 
@@ -151,6 +152,7 @@ class _Tally:
         prompt = pair.prompt
         self._rows["pairs"] += 1
         self._rows["supervised"] += not pair.rejected
+        self._by_rule |= "rule" in pair.notes
         self._told["placeholders"][pair.notes.get("placeholder", "not told")] += 1
         self._told["turns"][(len(prompt.history) + len(pair.chosen.follow_up)) // 2 + 1] += 1
         self._told["pictures"][len(prompt.images)] += 1
@@ -182,13 +184,14 @@ class _Tally:
             path=str(reading.files[0]) if len(reading.files) == 1 else str(reading.files[0].parent),
             files=tuple(map(str, reading.files)), kind=format.name, title=format.title, publisher=format.source,
             license=format.license, seen=reading.seen, images=None if reading.images is None else str(reading.images),
-            decoded=reading.check_images, rule=str(reading.rule), limit=limit,
+            decoded=reading.check_images, rule=str(reading.rule) if self._by_rule else None, limit=limit,
         )  # fmt: skip
         told = {name: counts(counter.items()) for name, counter in self._told.items()}
         found = Facts(
             taken=taken,
             rows=facts.Rows(
-                *(rows[name] for name in ("num", "usable", "faulty", "left_out", "pairs", "supervised")), max_bad=max_bad
+                rows["num"], rows["usable"], rows["faulty"], rows["left_out"], rows["pairs"], rows["supervised"],
+                max_bad,
             ),
             reasons=self._told_reasons(),
             num_equal=self._reasons[EQUAL].num if EQUAL in self._reasons else 0,

@@ -34,7 +34,7 @@ class Taken:
     seen: str
     images: str | None
     decoded: bool  # every picture was decoded; else it only had to exist
-    rule: str
+    rule: str | None  # by which pairs were made of scores, where the set has scores
     limit: int | None
 
 
@@ -117,8 +117,8 @@ class Repeats:
 
     exact: copies beyond the first of the same pictures, turns and answers. near: of the same pictures (without
     pictures: of the same prompt) and nearly the same words as one before; `num_not_compared` pairs stand behind the
-    first `bucket_cap` of their picture and were not compared. same_prompt: pairs that share pictures and turns but
-    not their answers. conflicts: comparisons of which the opposite is there too.
+    first `bucket_cap` of their picture and were not compared. same_prompt: pairs that share pictures and turns with
+    a pair of another row, but not all of them their answers. conflicts: comparisons of which the opposite is there too.
     """
 
     exact: Finding

@@ -226,7 +226,7 @@ def _data_set(found: Against, reading: Reading, decode: bool, advance: Callable[
             for (key, trace), ref in zip(traces, pair.prompt.images, strict=True):
                 if key not in seen:
                     seen.add(key)
-                    found.add(trace, f"row {outcome.row}" if ref.path is None else where_is(ref))
+                    found.add(trace, f"its row {outcome.row}" if ref.path is None else where_is(ref))
         advance(1)
     return found
 

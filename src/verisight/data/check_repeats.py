@@ -119,7 +119,11 @@ class RepeatFinder:
         return Finding(sum(len(group) - 1 for group in found), len(found), self._named(found))
 
     def _same_prompt(self) -> Finding:
-        found = [group for group in _groups(self._prompt) if len({self._pair[one] for one in group}) > 1]
+        found = [
+            group
+            for group in _groups(self._prompt)
+            if len({self._pair[one] for one in group}) > 1 and not all(self._same_row(group[0], one) for one in group)
+        ]
         return Finding(sum(map(len, found)), len(found), self._named(found))
 
     def _conflicts(self) -> Finding:
@@ -170,7 +174,8 @@ class RepeatFinder:
 
     def _named(self, groups: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
         ordered = sorted((sorted(group) for group in groups), key=lambda group: group[0])
-        return tuple(tuple(self.place(one) for one in group[:SHOWN_ROWS]) for group in ordered[:SHOWN_ROWS])
+        placed = (dict.fromkeys(map(self.place, group)) for group in ordered[:SHOWN_ROWS])
+        return tuple(tuple(places)[:SHOWN_ROWS] for places in placed)
 
 
 def _split_of(file: Path) -> str:

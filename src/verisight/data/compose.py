@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from verisight.data.images import image_hash
+from verisight.data.texts import EQUAL
 from verisight.data.views import Chain, Replaced, View, split_turns
 from verisight.types import BadRow, Pair, UserError
 
@@ -100,7 +101,7 @@ def replace_answer(
             if not taken:
                 reason = "counterpart has no such answer"
             elif {one.text.strip() for one in taken} & {one.text.strip() for one in against}:
-                reason = "chosen equals rejected"
+                reason = EQUAL
         if reason is None and at is not None:
             kept.append(index)
             found.append(at)

@@ -17,7 +17,7 @@ from verisight.data.encoded import ImageError, encoded_bytes, where_is
 from verisight.data.files import replacing
 from verisight.data.images import FORMATS, ImageChecker
 from verisight.data.rows import Unusable
-from verisight.data.texts import check_unicode, shorten
+from verisight.data.texts import EQUAL, check_unicode, shorten
 from verisight.types import BadRow, ImageRef, Message, Pair, UserError
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -116,7 +116,7 @@ def _line(pair: Pair, layout: Layout, placer: Placer) -> bytes:
             raise Unusable("answer of several turns", "one turn is compared; accepted: the pair split by its turns")
         first = pair.rejected[0].text
         if pair.chosen.text.strip() == first.strip():
-            raise Unusable("chosen equals rejected", shorten(first))
+            raise Unusable(EQUAL, shorten(first))
         told.append(Message("assistant", first))
     for mark in layout.marks:
         for turn in told:

@@ -6,6 +6,7 @@ or its bytes, an entry of a zip archive the address `zip://entry::archive` that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from verisight.data.encoded import encoded_bytes
 from verisight.data.files import replacing
 from verisight.data.pictures import ZIP, zip_address, zip_ref
 from verisight.data.rows import Unusable
-from verisight.data.texts import PLACEHOLDER, check_roles, check_text, shorten
+from verisight.data.texts import EQUAL, PLACEHOLDER, check_roles, check_text, shorten
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -125,6 +127,15 @@ def _image_struct(ref: ImageRef) -> dict[str, Any]:
     return {"bytes": None, "path": str(full.path) if ref.member is None else zip_address(full)}
 
 
+def embedded(pair: Pair) -> Pair:
+    """The pair with its pictures' encoded bytes, unchanged, instead of where they are; raises ImageError."""
+    refs = []
+    for ref in pair.prompt.images:
+        encoded = encoded_bytes(ref)
+        refs.append(ImageRef(data=encoded, sha256=hashlib.sha256(encoded).hexdigest()))
+    return replace(pair, prompt=replace(pair.prompt, images=tuple(refs)))
+
+
 def image_ref(image: dict[str, Any]) -> ImageRef:
     """The reference in an entry of `images` that `to_row` made."""
     if image["bytes"] is not None:
@@ -188,12 +199,15 @@ def _turns(rows: Any) -> list[Message]:
 def _check_answers(
     chosen: list[Message], rejected: list[Message], extra: list[str], weights: tuple[float, ...]
 ) -> None:
-    for name, texts in (("chosen", [t.text for t in chosen[::2]]), ("rejected", [t.text for t in rejected[::2]] + extra)):
+    for name, texts in (
+        ("chosen", [t.text for t in chosen[::2]]),
+        ("rejected", [t.text for t in rejected[::2]] + extra),
+    ):
         if not all(text and text.strip() for text in texts):
             raise Unusable(f"empty {name}", "an answer is empty or blank")
     told = [[turn.text.strip() for turn in turns] for turns in (chosen, rejected)]
     if told[0] in (told[1], *([text.strip()] for text in extra)):
-        raise Unusable("chosen equals rejected", shorten(chosen[0].text))
+        raise Unusable(EQUAL, shorten(chosen[0].text))
     num = bool(rejected) + len(extra)
     if weights and len(weights) != num:
         raise Unusable("weights do not fit", f"{len(weights)} weights for {num} rejected answers")

@@ -9,6 +9,7 @@ from verisight.data.rows import Unusable
 from verisight.types import Message
 
 PLACEHOLDER = "<image>"
+EQUAL = "chosen equals rejected"
 # Marks that tokenizers turn into control tokens. In a text they would end a turn or open a picture that is not there.
 _SPECIAL = re.compile(
     r"</?s>|<\|[\w-]+\|>|<(?:pad|unk|bos|eos|video|image_soft_token|IMG_CONTEXT|fake_token_around_image"

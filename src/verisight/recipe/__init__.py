@@ -17,6 +17,7 @@ from verisight.recipe.data import (
     Split,
     Step,
     Take,
+    compares,
     replaces_rejected,
 )
 from verisight.recipe.meaning import Row, explain, json_schema
@@ -86,6 +87,7 @@ __all__ = [
     "Take",
     "Train",
     "check_files",
+    "compares",
     "dump",
     "explain",
     "json_schema",

@@ -62,7 +62,7 @@ class Filter(Node):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self == type(self)():
+        if not any(getattr(self, name) for name in _FILTERS):
             return self.refuse([f"found no condition; accepted: at least one of {', '.join(list(_FILTERS))}"])
         return self
 

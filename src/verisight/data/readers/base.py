@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from verisight.data.pairing import AllPairs, Rule
 from verisight.data.pictures import Pictures, group
 from verisight.data.rows import Unusable
-from verisight.data.texts import PLACEHOLDER, answer, check_roles, check_unicode, clean, place, shorten
+from verisight.data.texts import EQUAL, PLACEHOLDER, answer, check_roles, check_unicode, clean, place, shorten
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
 
@@ -55,8 +56,9 @@ class Format:
     @property
     def accepted(self) -> str:
         """The keys of a row, in words."""
-        either = " or ".join(sorted(self.one_of))
-        return ", ".join([*sorted(self.keys), *([either] if either else [])])
+        keys = [*sorted(self.keys), " or ".join(sorted(self.one_of))]
+        columns = f", or {len(self.columns)} columns" if self.columns else ""
+        return ", ".join(filter(None, keys)) + columns
 
     def has_keys(self, row: Any) -> bool:
         """Whether a raw row has the keys of this layout."""
@@ -134,9 +136,18 @@ def pair(made: Prompt, chosen: str | None, rejected: str | None, notes: dict[str
     """One chosen and one rejected answer; raises Unusable where they are empty or equal. Notes of None are dropped."""
     first, second = answer(chosen, "chosen"), answer(rejected, "rejected")
     if first.strip() == second.strip():
-        raise Unusable("chosen equals rejected", shorten(first))
+        raise Unusable(EQUAL, shorten(first))
+    return Pair(made, Answer(first), (Answer(second),), (1.0,), notes=noted(notes))
+
+
+def noted(notes: dict[str, Any]) -> dict[str, Any]:
+    """The notes that are not None; raises Unusable where they cannot be written as JSON in UTF-8."""
     kept = {key: value for key, value in notes.items() if value is not None}
-    return Pair(made, Answer(first), (Answer(second),), (1.0,), notes=kept)
+    try:
+        json.dumps(kept, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unusable("notes unreadable", f"{shorten(ascii(kept))}: {error}") from error
+    return kept
 
 
 def compare(made: Prompt, chosen: Sequence[Message], rejected: Sequence[Message], notes: dict[str, Any]) -> Pair:
@@ -146,8 +157,8 @@ def compare(made: Prompt, chosen: Sequence[Message], rejected: Sequence[Message]
     sides = [continued(turns) for turns in (chosen, rejected)]
     said = [[answer.text.strip(), *(turn.text.strip() for turn in answer.follow_up)] for answer in sides]
     if said[0] == said[1]:
-        raise Unusable("chosen equals rejected", shorten(sides[0].text))
-    return Pair(made, sides[0], (sides[1],), (1.0,), notes=notes)
+        raise Unusable(EQUAL, shorten(sides[0].text))
+    return Pair(made, sides[0], (sides[1],), (1.0,), notes=noted(notes))
 
 
 def continued(turns: Sequence[Message]) -> Answer:
@@ -158,3 +169,11 @@ def continued(turns: Sequence[Message]) -> Answer:
             raise Unusable("placeholders do not fit", f"{PLACEHOLDER} behind the first answer: {shorten(turn.text)}")
     first, *rest = (clean(turn) for turn in turns)
     return Answer(first.text, tuple(rest))
+
+
+def ruled(made: Prompt, chosen: str | None, rejected: str | None, notes: dict[str, Any]) -> Pair | Unusable:
+    """The pair a rule made, or why it is none. That equal answers were rated apart is no fault of the row."""
+    try:
+        return pair(made, chosen, rejected, notes)
+    except Unusable as error:
+        return Unusable(error.reason, error.detail, fault=error.reason != EQUAL)

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from verisight.data.readers.base import Desk, continued, parse, picture, prompt
+from verisight.data.readers.base import Desk, continued, noted, parse, picture, prompt
 from verisight.data.records import to_pair
 from verisight.data.rows import Unusable
-from verisight.data.texts import PLACEHOLDER, check_unicode, clean, shorten
+from verisight.data.texts import EQUAL, PLACEHOLDER, check_unicode, clean, shorten
 from verisight.types import ImageRef, Message, Pair
 
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -107,7 +107,7 @@ def parted(chosen: Sequence[Message], rejected: Sequence[Message]) -> int:
             raise Unusable("questions differ", f"{shorten(one.text)} and {shorten(other.text)}")
         return index
     if len(chosen) == len(rejected):
-        raise Unusable("chosen equals rejected", shorten(chosen[-1].text if chosen else ""))
+        raise Unusable(EQUAL, shorten(chosen[-1].text if chosen else ""))
     raise Unusable("turns out of order", f"{len(chosen)} chosen and {len(rejected)} rejected turns, one goes on alone")
 
 
@@ -137,8 +137,9 @@ def restored(own: Any, turns: Sequence[Message], rejected: Sequence[Message], ro
         except (ValueError, RecursionError) as error:
             raise Unusable("notes unreadable", f"verisight: {shorten(own)} is not JSON") from error
     told = parse(_CARRIER, {"verisight": own})["verisight"]
-    notes = json.dumps(told["notes"], ensure_ascii=False)
-    check_unicode(told["uid"], told["origin"], told["provenance"], told["split_group"], notes)
+    noted(told["notes"])
+    notes = json.dumps(told["notes"])
+    check_unicode(told["uid"], told["origin"], told["provenance"], told["split_group"])
     at = told["num_history"] + 1
     if not 0 < at < len(turns):
         raise Unusable("turns out of order", f"{len(turns)} turns, verisight tells of {at} before the answer")

@@ -10,7 +10,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from verisight.data.pairing import number
-from verisight.data.readers.base import Desk, Format, pair, picture, prompt
+from verisight.data.readers.base import Desk, Format, pair, picture, prompt, ruled
 from verisight.data.rows import Unusable
 from verisight.data.texts import PLACEHOLDER, place, shorten
 from verisight.types import Message, Pair
@@ -100,10 +100,7 @@ def _bootstrapped(row: _BootstrappedRow, desk: Desk) -> Iterator[Pair | Unusable
             "chosen_model": chosen.get("type"), "rejected_model": rejected.get("type"),
             "chosen_score": scores[first], "rejected_score": scores[second], "rule": str(desk.rule),
         }  # fmt: skip
-        try:
-            yield pair(made, chosen["response"], rejected["response"], notes | told)
-        except Unusable as error:
-            yield error
+        yield ruled(made, chosen["response"], rejected["response"], notes | told)
 
 
 def _templated(row: _TemplatedRow, desk: Desk) -> Iterator[Pair]:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from verisight.data.pictures import group
 from verisight.data.readers.base import Desk, Format, compare, pair, prompt
 from verisight.data.rows import Unusable
-from verisight.data.texts import PLACEHOLDER, clean, shorten
+from verisight.data.texts import EQUAL, PLACEHOLDER, clean, shorten
 from verisight.types import Answer, ImageRef, Message, Pair
 
 Turn = TypedDict("Turn", {"from": str, "value": str})
@@ -97,7 +97,7 @@ def compared(chosen: list[Message], rejected: list[Message], row: Any, desk: Des
     answers = zip(chosen[1::2], rejected[1::2], strict=True)
     parted = next((index for index, (a, b) in enumerate(answers) if a.text.strip() != b.text.strip()), None)
     if parted is None:
-        raise Unusable("chosen equals rejected", shorten(chosen[-1].text))
+        raise Unusable(EQUAL, shorten(chosen[-1].text))
     images, split = _picture(row, desk)
     at = 2 * parted + 1
     made, notes = prompt(chosen[:at], images, desk, uid=row["id"], group=split)

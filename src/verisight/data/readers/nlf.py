@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from verisight.data.pairing import number
-from verisight.data.readers.base import Desk, Format, pair, picture, prompt
+from verisight.data.readers.base import Desk, Format, picture, prompt, ruled
 from verisight.data.rows import Unusable
 from verisight.types import Message, Pair
 
@@ -54,10 +54,7 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair | Unusable]:
             "chosen_turn": first, "rejected_turn": second,
             "critique": _critiques(chosen=turns[first], rejected=turns[second]) or None,
         }  # fmt: skip
-        try:
-            yield pair(made, turns[first]["model"], turns[second]["model"], notes | told)
-        except Unusable as error:
-            yield error
+        yield ruled(made, turns[first]["model"], turns[second]["model"], notes | told)
 
 
 def _critiques(**turns: Any) -> dict[str, str]:

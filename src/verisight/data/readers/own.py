@@ -7,8 +7,9 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from verisight.data.readers.base import Desk, Format
+from verisight.data.readers.base import Desk, Format, noted
 from verisight.data.records import to_pair
+from verisight.data.texts import check_unicode
 from verisight.types import Pair
 
 
@@ -34,7 +35,11 @@ class _Row(TypedDict):
 
 def _read(row: _Row, desk: Desk) -> Iterator[Pair]:
     """The pair as it was written."""
-    yield to_pair(row, find=desk.pictures.cell)
+    names = row.get("uid"), row.get("origin"), row.get("provenance"), row.get("split_group")
+    check_unicode(*(name or "" for name in names))
+    pair = to_pair(row, find=desk.pictures.cell)
+    noted(pair.notes)
+    yield pair
 
 
 PAIRS = Format(

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from verisight.data.pairing import number
 from verisight.data.pictures import group
-from verisight.data.readers.base import Desk, Format, pair, prompt
+from verisight.data.readers.base import Desk, Format, prompt, ruled
 from verisight.data.rows import Unusable
 from verisight.data.texts import shorten
 from verisight.types import ImageRef, Message, Pair
@@ -40,10 +40,7 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair | Unusable]:
             "chosen_model": _model(chosen), "rejected_model": _model(rejected),
             "chosen_score": scores[first], "rejected_score": scores[second], "rule": str(desk.rule),
         }  # fmt: skip
-        try:
-            yield pair(made, _text(chosen), _text(rejected), notes | told)
-        except Unusable as error:
-            yield error
+        yield ruled(made, _text(chosen), _text(rejected), notes | told)
 
 
 def _as_list(completions: list[dict[str, Any]] | dict[str, list[Any]]) -> list[dict[str, Any]]:
