@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from verisight.data.readers import open_data
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
 
@@ -88,3 +89,19 @@ def made(
     prompt = Prompt(uid, images, "Q?", before, split_group=group or uid, provenance=place)
     told = {"placeholder": "none"} | notes
     return Pair(prompt, Answer("good"), (Answer("bad"),), (1.0,), origin=notes["dataset"], notes=told)
+
+
+def read_pairs(path: Path, *, kind: str, seen: str = "", **options: Any) -> list[Pair]:
+    """The pairs of a file in which nothing is amiss; `auto` has to take it for the same as its `kind`."""
+    reading = open_data(path, **options)
+    assert reading.format.name == kind
+    assert seen in reading.seen
+    read = reading.read()
+    assert not read.bad
+    assert open_data(path, kind=kind, **options).read() == read
+    return read.pairs
+
+
+def amiss(path: Path, **options: Any) -> list[tuple[str, bool]]:
+    """Why rows, or pairs in them, cannot be used, and whether that is a fault."""
+    return [(bad.reason, bad.fault) for bad in open_data(path, **options).read().bad]

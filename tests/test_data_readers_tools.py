@@ -1,36 +1,20 @@
-"""Layouts of training tools, our exports read back, and JSON lists parsed piece by piece."""
+"""Layouts of training tools, and our exports read back."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from data_files import PNG, SHA, chat, history, inside, made, picture, turns, write
-from verisight.data import rows as rows_module
+from data_files import PNG, SHA, chat, history, inside, made, picture, read_pairs, turns, write
 from verisight.data.export import to_llama_factory, to_ms_swift
 from verisight.data.readers import open_data
 from verisight.data.records import write_pairs
-from verisight.data.rows import Unusable, raw_rows
 from verisight.types import Answer, Pair, Prompt, UserError
 
 CELL = {"bytes": PNG, "path": None}
 SYSTEM = {"role": "system", "content": "Be kind."}
-
-
-def pairs(path: Path, **options: Any) -> list[Pair]:
-    """The pairs of a file in which nothing is amiss; `auto` has to take it for the same as its `kind`."""
-    kind = options.pop("kind")
-    reading = open_data(path, **options)
-    assert reading.format.name == kind
-    read = reading.read()
-    assert not read.bad
-    assert open_data(path, kind=kind, **options).read() == read
-    return read.pairs
 
 
 def amiss(folder: Path, kind: str, *rows: Any) -> list[str]:
@@ -68,7 +52,7 @@ ASKED, GOOD, BAD = said("user", "", "Q?"), said("assistant", "good"), said("assi
 def test_trl(tmp_path: Path, row: dict[str, Any], place: str, image: dict[str, Any]) -> None:
     path = write(tmp_path / "train-00000-of-00001.parquet", [row | image | {"score": 1.5}])
     expected = made(f"{path.name}#0", inside(), group=f"sha256:{SHA}", dataset="trl", placeholder=place)
-    assert pairs(path, kind="trl") == [expected]
+    assert read_pairs(path, kind="trl") == [expected]
 
 
 def test_trl_conversations(tmp_path: Path) -> None:
@@ -81,7 +65,7 @@ def test_trl_conversations(tmp_path: Path) -> None:
     ]
     path = write(tmp_path / "a.jsonl", [row | {"images": ["a.png", "b.png"]} for row in rows])
     told = {"group": "name:a.png", "before": history("A?", "a"), "dataset": "trl", "placeholder": "start"}
-    found = pairs(path, kind="trl")
+    found = read_pairs(path, kind="trl")
     assert found[0] == made("a.jsonl#0", *refs, **told)
     assert found[1].prompt == made("a.jsonl#1", *refs, **told).prompt
     assert found[1].chosen == Answer("good", history("B?", "b"))
@@ -123,7 +107,7 @@ def test_llama_factory(tmp_path: Path, images: Any) -> None:
     ]
     path = write(tmp_path / "rlhf-v.json", rows)
     told = {"group": "name:a.png", "dataset": "llama_factory", "placeholder": "start"}
-    assert pairs(path, kind="llama_factory") == [
+    assert read_pairs(path, kind="llama_factory") == [
         made("rlhf-v.json#0", ref, **told),
         made("rlhf-v.json#1", ref, before=history("A?", "a"), **told),
     ]
@@ -136,7 +120,7 @@ def test_supervised_rows_of_both_tools(tmp_path: Path) -> None:
     swift = write(tmp_path / "swift.jsonl", [{"messages": chat(*texts), "images": ["a.png"]}])
     for kind, path in (("llama_factory", llama), ("ms_swift", swift)):
         found = made(f"{path.name}#0", ref, group="name:a.png", dataset=kind, placeholder="start")
-        assert pairs(path, kind=kind) == [
+        assert read_pairs(path, kind=kind) == [
             Pair(found.prompt, Answer("good", history("A?", "a")), origin=kind, notes=found.notes)
         ]
     assert open_data(swift, kind="llama_factory").read().pairs[0].chosen == Answer("good", history("A?", "a"))
@@ -159,7 +143,7 @@ def test_ms_swift(tmp_path: Path, rejected: dict[str, Any], images: list[Any]) -
     path = write(tmp_path / f"a.{'jsonl' if images == ['a.png'] else 'parquet'}", [row])
     ref, group = (ref, "name:a.png") if images == ["a.png"] else (inside(), f"sha256:{SHA}")
     told = {"dataset": "ms_swift", "placeholder": "start", "before": history("A?", "a")}
-    assert pairs(path, kind="ms_swift") == [made(f"{path.name}#0", ref, group=group, **told)]
+    assert read_pairs(path, kind="ms_swift") == [made(f"{path.name}#0", ref, group=group, **told)]
 
 
 def test_answers_without_a_loss_are_history(tmp_path: Path) -> None:
@@ -265,10 +249,12 @@ def test_exports_come_back_as_they_were(tmp_path: Path, supervised: bool, export
 def test_pairs_are_told_from_a_foreign_set_in_the_same_layout(tmp_path: Path) -> None:
     before = exported(tmp_path, supervised=False)
     write_pairs(tmp_path / "pairs.parquet", before)
-    assert [stored(pair) for pair in pairs(tmp_path / "pairs.parquet", kind="pairs")] == [stored(p) for p in before]
+    assert [stored(pair) for pair in read_pairs(tmp_path / "pairs.parquet", kind="pairs")] == [
+        stored(p) for p in before
+    ]
     row = {"prompt": chat("Q?"), "chosen": chat("", "good")[1:], "rejected": chat("", "bad")[1:], "images": [CELL]}
     path = write(tmp_path / "foreign.parquet", [row | {"uid": "x"}])
-    assert pairs(path, kind="trl")[0].chosen == Answer("good")
+    assert read_pairs(path, kind="trl")[0].chosen == Answer("good")
 
 
 @pytest.mark.parametrize(
@@ -305,62 +291,3 @@ def test_an_export_cannot_point_at_pictures_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "export" / "verisight.jsonl"
     assert [bad.reason for bad in open_data(path).read().bad] == ["image outside root"]
     assert len(open_data(path, images=tmp_path / "secret").read().pairs) == 1
-
-
-# JSON lists
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    values=st.lists(VALUES, max_size=6), chunk=st.integers(1, 9), ascii=st.booleans(), indent=st.sampled_from([None, 2])
-)
-def test_a_json_list_in_pieces_is_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[Any], chunk: int, ascii: bool, indent: int | None
-) -> None:
-    monkeypatch.setattr(rows_module, "_CHUNK", chunk)
-    path = tmp_path / "a.json"
-    path.write_bytes(json.dumps(values, ensure_ascii=ascii, indent=indent).encode(errors="surrogatepass"))
-    read = list(raw_rows(path))
-    assert [raw.value for raw in read] == json.loads(path.read_text(encoding="utf-8"))
-    assert [raw.row for raw in read] == list(range(len(values)))
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 2**20])
-@pytest.mark.parametrize(
-    ("text", "before", "error"),
-    [
-        ('[{"a": 1}, {"a": }]', 1, "line 1, column 18"),
-        ('[\n {"a": 1}\n {"a": 2}]', 1, "line 3, column 2: found '{' behind a row"),
-        ('[{"a": 1}', 1, "line 1, column 10: found the end of the file"),
-        ('[{"a": 1},', 1, "line 1, column 11"),
-        ('[{"a": "cut', 0, "line 1, column 8"),
-        ("[12", 1, "line 1, column 4: found the end of the file"),
-        ("[1] 2", 1, "line 1, column 5: found text behind the list"),
-        ("[1,]", 1, "line 1, column 4"),
-    ],
-)
-def test_where_a_json_list_breaks_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, text: str, before: int, error: str
-) -> None:
-    monkeypatch.setattr(rows_module, "_CHUNK", chunk)
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    read = raw_rows(path)
-    for _ in range(before):
-        next(read)
-    with pytest.raises(UserError, match=re.escape(error)):
-        next(read)
-
-
-def test_a_line_that_is_no_json_is_a_row(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n{"a": \n"\xff"\n' + b"[" * 100_000 + b"\n" + b"9" * 5000 + b"\n[2]")
-    found = [raw.value.reason if isinstance(raw.value, Unusable) else raw.value for raw in raw_rows(path)]
-    assert found == [{"a": 1}, "not JSON", "not UTF-8", "not JSON", "not JSON", [2]]

@@ -234,19 +234,23 @@ def _data_set(found: Against, reading: Reading, decode: bool, advance: Callable[
 def _names(path: Path) -> tuple[str, list[str]] | None:
     """Names of pictures in COCO's instances or captions, or in a benchmark's JSON lines; None for anything else."""
     try:
-        with path.open("rb") as handle:
-            if not handle.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
-                return None
         value = read_json(path)
-        rows, key, what = value.get("images"), "file_name", "COCO pictures by number"
-    except (UserError, OSError):
-        try:
-            rows, key, what = list(read_jsonl(path)), "image", "questions, their pictures by COCO number"
-        except UserError:
-            return None
+        if isinstance(value, dict) and (names := _texts(value.get("images"), "file_name")):
+            return "COCO pictures by number", names
+    except UserError:
+        pass
+    try:
+        names = _texts(read_jsonl(path), "image")
+    except UserError:
+        return None
+    return ("questions, their pictures by COCO number", names) if names else None
+
+
+def _texts(rows: object, key: str) -> list[str] | None:
+    """That key of every row; None where a row has no such text."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get(key), str) for row in rows):
         return None
-    return what, [row[key] for row in rows]
+    return [row[key] for row in rows]
 
 
 def _named(path: Path, what: str, names: list[str]) -> Against:

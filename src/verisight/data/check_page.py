@@ -26,7 +26,7 @@ _SMALL = 96  # pixels: pictures with no longer side are shown enlarged, pixel by
 _MAX_TEXT = 6000  # characters of an answer that are shown
 _MAX_NOTE = 600
 _HEADLINE_NOTES = ("chosen_model", "rejected_model", "chosen_score", "rejected_score", "category", "rule")
-_HIDDEN_NOTES = ("changed", "dataset", "license", *_HEADLINE_NOTES)
+_HIDDEN_NOTES = ("changed", "dataset", "license", "placeholder", *_HEADLINE_NOTES)
 
 
 class Piece(NamedTuple):
@@ -128,6 +128,8 @@ def _clip(text: str, num: int) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
