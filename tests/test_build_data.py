@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pocket_sets import everything, write_sets
 from verisight import build, recipe
 from verisight.build.data import first_pairs, read
-from verisight.data.files import read_json, read_jsonl
+from verisight.data.files import read_json, read_jsonl, write_json
 from verisight.data.readers import FORMATS
 from verisight.pocket.datasets import write_split
 from verisight.study import run
@@ -142,6 +142,24 @@ def test_a_store_is_made_once_and_again_when_the_file_changes(sets: Path, tmp_pa
     changed = read(node(data), folder=tmp_path / "s")
     assert (len(changed.pairs), changed.num_rows) == (len(first.pairs), first.num_rows + 1)
     assert [bad.reason for bad in changed.bad] == ["missing key"]
+
+
+def test_a_store_that_a_kill_left_unfinished_is_made_again(sets: Path, tmp_path: Path) -> None:
+    whole = list(read(node(povid()), folder=tmp_path).pairs)
+    (marker,) = tmp_path.glob("*[!d].json")
+    marker.unlink()
+    (rows,) = tmp_path.glob("*.arrow")
+    rows.write_bytes(rows.read_bytes()[:100])
+    assert list(read(node(povid()), folder=tmp_path).pairs) == whole
+
+
+def test_a_draw_is_the_same_from_a_file_in_another_order(sets: Path, tmp_path: Path) -> None:
+    rows = read_json(sets / POVID)
+    write_json(tmp_path / "turned.json", rows[::-1])
+    turned = f"{{kind: povid, file: {tmp_path}/turned.json, images: povid/images, then: [take: 5]}}"
+    drawn, again = (read(node(text), folder=tmp_path / "s").pairs for text in (povid("take: 5"), turned))
+    assert sorted(pair.chosen.text for pair in drawn) == sorted(pair.chosen.text for pair in again)
+    assert [pair.prompt.uid for pair in drawn] != [pair.prompt.uid for pair in again]
 
 
 def test_filters(sets: Path, tmp_path: Path) -> None:

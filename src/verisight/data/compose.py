@@ -9,7 +9,7 @@ from typing import Literal
 from verisight.data.images import image_hash
 from verisight.data.texts import EQUAL
 from verisight.data.views import Chain, Replaced, View, split_turns
-from verisight.types import BadRow, Pair, UserError
+from verisight.types import BadRow, Message, Pair, UserError
 
 Match = Literal["prompt", "question", "prompt_and_chosen"]
 
@@ -116,9 +116,13 @@ def _digest(text: str) -> bytes:
 
 
 def _draw(pair: Pair, seed: int) -> bytes:
-    """The number a pair is drawn by: of what it says and its uid, whatever file or order it stands in."""
-    answers = [answer.text for answer in pair.group.answers]
-    return _digest("\0".join((str(seed), pair.prompt.uid, pair.prompt.text, *answers)))
+    """The number a pair is drawn by: of what it says and shows, whatever row of whatever file it stands in."""
+    prompt = pair.prompt
+    shown = prompt.split_group if prompt.images else ""
+    turns = [
+        turn.text for answer in pair.group.answers for turn in (Message("assistant", answer.text), *answer.follow_up)
+    ]
+    return _digest("\0".join((str(seed), shown, *(turn.text for turn in prompt.history), prompt.text, *turns)))
 
 
 def _pictures(pair: Pair) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -146,8 +145,10 @@ def _written_pairs(target: Path) -> Stored:
             bad.extend(outcome.bad)
             yield from outcome.pairs
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", ignore_cleanup_errors=True) as folder:
-        stored = store(Path(folder) / "written.arrow", good())
+    folder = target.parent / ".rows"
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+    stored = store(folder / "written.arrow", good())
+    shutil.rmtree(folder, ignore_errors=True)
     enforce_bad_fraction(bad, num_rows=len(stored) + len(bad), max_bad_fraction=0.0, log=None)
     return stored
 
