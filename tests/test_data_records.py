@@ -193,6 +193,8 @@ BAD_ROWS = [
     ({"weights": [5.0]}, "weights do not fit", "summing to 1"),
     ({"notes": "{"}, "notes unreadable", "'{' is not JSON"),
     ({"notes": "[]"}, "notes unreadable", "not a JSON object"),
+    ({"notes": "9" * 5000}, "notes unreadable", "is not JSON"),
+    ({"notes": "[" * 100_000}, "notes unreadable", "is not JSON"),
 ]
 
 
@@ -205,6 +207,16 @@ def test_unusable_rows_are_counted(tmp_path: Path, change: dict[str, Any], reaso
     (bad,) = result.bad
     assert (bad.file, bad.row, bad.reason) == (str(path), 1, reason)
     assert detail in bad.detail
+
+
+def test_a_picture_that_is_another_by_now_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    ref = ImageRef(path=tmp_path / "a.png", sha256=PICTURE.sha256)
+    write_pairs(tmp_path / "p.parquet", [pair("yes", images=(ref,))])
+    assert read_pairs(tmp_path / "p.parquet").pairs[0].prompt.images == (ref,)
+    Image.new("RGB", (3, 3)).save(tmp_path / "a.png")
+    (bad,) = read_pairs(tmp_path / "p.parquet").bad
+    assert (bad.reason, str(tmp_path / "a.png") in bad.detail) == ("image changed", True)
 
 
 def test_unchecked_pictures_only_have_to_exist(tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
     _check_answers(chosen, rejected, extra, weights)
     answers = [Answer(rejected[0].text, tuple(rejected[1:]))] if rejected else []
     images = tuple(find(image) for image in row["images"] or ())
-    hashes = row.get("image_sha256") or ()
+    hashes = list(row.get("image_sha256") or ())
     if len(hashes) == len(images):
-        images = tuple(replace(ref, sha256=known or ref.sha256) for ref, known in zip(images, hashes, strict=True))
+        images = tuple(_as_written(ref, known) for ref, known in zip(images, hashes, strict=True))
     return Pair(
         Prompt(
             uid=row.get("uid") or "",
@@ -215,10 +215,18 @@ def _check_answers(
         raise Unusable("weights do not fit", f"{list(weights)}; accepted: none negative, summing to 1")
 
 
+def _as_written(ref: ImageRef, known: str | None) -> ImageRef:
+    """The reference with the hash it was written with; raises Unusable where its file is another one by now."""
+    if known and ref.sha256 and known != ref.sha256:
+        where = "picture held as bytes" if ref.path is None else str(ref.path)
+        raise Unusable("image changed", f"{where} is not the picture that the pair was written with")
+    return replace(ref, sha256=ref.sha256 or known)
+
+
 def _notes(row: dict[str, Any]) -> dict[str, Any]:
     try:
         notes = json.loads(row.get("notes") or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise Unusable("notes unreadable", f"{shorten(row['notes'])} is not JSON") from error
     if not isinstance(notes, dict):
         raise Unusable("notes unreadable", f"{shorten(row['notes'])} is not a JSON object")
