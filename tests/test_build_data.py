@@ -55,6 +55,9 @@ def povid(*steps: str) -> str:
 def test_every_format_has_a_kind_and_every_kind_a_format() -> None:
     kinds = {kind for one in (recipe.Rows, recipe.Rated) for kind in get_args(one.model_fields["kind"].annotation)}
     assert kinds == {one.name for one in FORMATS} | {"auto"}
+    assert set(get_args(recipe.Rated.model_fields["kind"].annotation)) == {one.name for one in FORMATS if one.scored}
+    told = (RECIPES.parent / "docs" / "data.md").read_text()
+    assert all(f"| `{one.name}` |" in told for one in FORMATS)
 
 
 @pytest.mark.parametrize("file", SETS, ids=[file.stem for file in SETS])

@@ -11,7 +11,7 @@ from verisight.data import check_repeats
 from verisight.data.check import Checked
 from verisight.data.check_facts import quantile, wilson
 from verisight.data.check_page import write_page
-from verisight.data.check_text import cautions, verdict
+from verisight.data.check_text import cautions, listings, verdict
 
 LONG = "A man in a red coat walks a small brown dog along the wet road while two children wave from a blue bus"
 
@@ -193,5 +193,6 @@ def test_a_picture_that_is_gone_is_a_note_on_the_page(tmp_path: Path) -> None:
 def test_a_set_without_a_usable_row_is_told_too(tmp_path: Path) -> None:
     found = texts(tmp_path, ("What?", "Same.", "Same."))
     assert (found.facts.chosen, found.facts.length_bias, found.facts.rows.passed) == (None, None, False)
+    assert all(table.rows for table in listings(found.facts))
     write_page(found, target=tmp_path / "p.html", seed=0)
     assert "none of 1 rows gives a pair" in (tmp_path / "p.html").read_text()

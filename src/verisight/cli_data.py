@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,7 +22,9 @@ data_app = typer.Typer(no_args_is_help=True, help="Public preference data: check
 Data = Annotated[Path, typer.Argument(metavar="PATH", help="Data file, pattern of files, or folder of Parquet shards.")]
 Images = Annotated[Path | None, typer.Option(help="Folder or zip archive of the pictures.")]
 Kind = Annotated[str, typer.Option(help="Layout by name (`verisight data kinds`), or auto.")]
-RuleText = Annotated[str, typer.Option("--rule", help="all_pairs, best_worst or margin:NUMBER, for scored sets.")]
+RuleText = Annotated[
+    str | None, typer.Option("--rule", help="Scored sets: all_pairs (default), best_worst or margin:NUMBER.")
+]
 TextOnly = Annotated[bool, typer.Option("--text-only", help="Accept rows without a picture.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Rows to read.")]
 MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of faulty rows to accept.")]
@@ -33,7 +35,7 @@ def check_data(
     path: Data,
     images: Images = None,
     kind: Kind = "auto",
-    rule: RuleText = "all_pairs",
+    rule: RuleText = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Other split or evaluation pictures: data set, folder, zip, COCO instances. Repeatable."),
@@ -45,12 +47,15 @@ def check_data(
     max_bad: MaxBad = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page with sample pairs.")] = None,
-    samples: Annotated[int, typer.Option(min=0, max=500, help="Sample pairs on the page.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    samples: Annotated[int | None, typer.Option(min=0, max=500, help="Sample pairs on the page [50].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample [0].")] = None,
 ) -> None:
     """Say what is in a data set and what is wrong with it, without a model. Exit code 1 past --max-bad."""
     if against_images is not None and not against:
         raise UserError("--against-images: found without --against; accepted: both")
+    for option, value in (("--samples", samples), ("--seed", seed)):
+        if value is not None and html is None:
+            raise UserError(f"{option}: found {value} without --html, whose sample it is about; accepted: both")
     reading = _open(path, images=images, kind=kind, rule=rule, text_only=text_only, decode=not no_decode)
     from verisight.data.check import check
     from verisight.data.check_facts import as_json as to_json
@@ -61,20 +66,21 @@ def check_data(
         with _progress(f"against {other.name}") as advance:
             found = read_against(other, images=against_images or images, decode=not no_decode, advance=advance)
         others.append(found)
+    num_samples = 0 if html is None else 50 if samples is None else samples
     with _progress("check") as advance:
         checked = check(
-            reading, against=others, limit=limit, max_bad=max_bad, num_samples=samples if html else 0, seed=seed,
+            reading, against=others, limit=limit, max_bad=max_bad, num_samples=num_samples, seed=seed or 0,
             advance=advance,
         )  # fmt: skip
     if html is not None:
         from verisight.data.check_page import write_page
 
         with _writing("--html", html):
-            write_page(checked, target=html, seed=seed)
+            write_page(checked, target=html, seed=seed or 0)
     if as_json:
         import json
 
-        typer.echo(json.dumps(to_json(checked.facts), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(to_json(checked.facts), indent=2))
     else:
         from verisight.data.check_text import cautions, listings, printable, show, verdict
 
@@ -94,7 +100,7 @@ def convert_data(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     images: Images = None,
     kind: Kind = "auto",
-    rule: RuleText = "all_pairs",
+    rule: RuleText = None,
     text_only: TextOnly = False,
     embed: Annotated[bool, typer.Option("--embed", help="Put the pictures' bytes into the file.")] = False,
     max_bad: MaxBad = 0.0,
@@ -121,7 +127,7 @@ def export_data(
     copy_images: Annotated[bool, typer.Option("--copy-images", help="Copy the pictures into the folder too.")] = False,
     images: Images = None,
     kind: Kind = "auto",
-    rule: RuleText = "all_pairs",
+    rule: RuleText = None,
     text_only: TextOnly = False,
     max_bad: MaxBad = 0.0,
     limit: Limit = None,
@@ -153,7 +159,10 @@ def list_kinds() -> None:
     from verisight.data.check_text import Listing, show
     from verisight.data.readers import FORMATS
 
-    rows = tuple((one.name, one.title, one.source, one.license or ("told by each row" if one.trusted else "none given")) for one in FORMATS)
+    rows = tuple(
+        (one.name, one.title, one.source, one.license or ("told by each row" if one.trusted else "none given"))
+        for one in FORMATS
+    )
     show(Listing("Layouts", ("kind", "data", "from", "licence"), rows))
 
 
@@ -172,14 +181,14 @@ class _Flow:
         self._write: Callable[[dict[str, Any]], object] | None = None
 
     @contextmanager
-    def logged(self) -> Iterator[None]:
+    def logged(self) -> Generator[None]:
         """Keeps the list of what cannot be used, also when there is too much of it; an old list goes."""
         import json
 
         from verisight.data.files import replacing
 
         with replacing(self._log) as handle:
-            self._write = lambda row: handle.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._write = lambda row: handle.write(json.dumps(row).encode() + b"\n")
             try:
                 yield
             except _TooMany:
@@ -225,8 +234,10 @@ class _Flow:
             typer.echo(f"listed in {self._log}", err=True)
 
 
-def _open(path: Path, *, images: Path | None, kind: str, rule: str, text_only: bool, decode: bool = True) -> Reading:
-    made = _rule(rule)
+def _open(
+    path: Path, *, images: Path | None, kind: str, rule: str | None, text_only: bool, decode: bool = True
+) -> Reading:
+    made = None if rule is None else _rule(rule)
     from verisight.data.readers import open_data
 
     return open_data(path, kind=kind, images=images, check_images=decode, text_only=text_only, rule=made)
@@ -254,7 +265,7 @@ def _check_out(reading: Reading, out: Path) -> None:
 
 
 @contextmanager
-def _writing(option: str, target: Path) -> Iterator[None]:
+def _writing(option: str, target: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -262,7 +273,7 @@ def _writing(option: str, target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[Callable[[int], object]]:
+def _progress(label: str) -> Generator[Callable[[int], object]]:
     """A progress line on a terminal; told in hundreds, for a bar is slower than a row."""
     from verisight.progress import track
 

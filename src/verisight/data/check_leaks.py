@@ -179,8 +179,11 @@ def _telling(look: int) -> bool:
 
 
 def _is_zip(path: Path) -> bool:
-    with path.open("rb") as handle:
-        return handle.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    try:
+        with path.open("rb") as handle:
+            return handle.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError as error:
+        raise UserError(f"--against {path}: cannot be read: {error.strerror}") from error
 
 
 def _in_folder(root: Path) -> Iterator[ImageRef]:

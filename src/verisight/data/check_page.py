@@ -86,7 +86,7 @@ def card(sample: Sample) -> Card:
     notes = {key: value for key, value in pair.notes.items() if key not in _HIDDEN_NOTES}
     return Card(
         sample.place,
-        pair.prompt.uid,
+        _clip(pair.prompt.uid, 120),
         tuple(thumbnail(ref, alt=f"Picture {number} of row {sample.place}") for number, ref in _numbered(pair)),
         tuple(Message(turn.role, _clip(turn.text, _MAX_TEXT)) for turn in pair.prompt.history),
         _clip(pair.prompt.text, _MAX_TEXT),

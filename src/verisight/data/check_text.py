@@ -57,10 +57,9 @@ def listings(facts: Facts) -> Iterator[Listing]:
     yield _taken(facts)
     yield _rows(facts)
     yield from _reasons(facts)
-    yield _make_up(facts)
-    if facts.chosen:
-        yield _lengths(facts)
     if facts.rows.num_pairs:
+        yield _make_up(facts)
+        yield _lengths(facts)
         yield _repeats(facts)
     if facts.splits:
         found = facts.splits
@@ -183,7 +182,7 @@ def _make_up(facts: Facts) -> Listing:
         ("turns", _told(facts.turns)),
         ("pictures", _told(facts.pictures)),
     )
-    return Listing("How pairs are made up", ("", "pairs"), tuple(row for row in rows if row[1]))
+    return Listing("How pairs are made up", ("", "pairs"), rows)
 
 
 def _lengths(facts: Facts) -> Listing:

@@ -120,7 +120,7 @@ def open_data(
         images: folder or zip archive that picture names count from; None where pictures are in the data.
         check_images: decode every picture once; else their files only have to exist.
         text_only: accept rows without a picture.
-        rule: how scores become pairs, where the set has scores (default: every two answers of different score).
+        rule: how scores become pairs, for sets that have scores (None there: every two answers of different score).
 
     Raises:
         UserError: no such data or layout, `images` is neither, or no row of the first ones fits.
@@ -135,6 +135,9 @@ def open_data(
     else:
         format = _by_name(kind)
         _check_fits(format, rows, file=files[0])
+    if rule is not None and not format.scored:
+        rated = ", ".join(one.name for one in FORMATS if one.scored)
+        raise UserError(f"{path}: rule: found {rule} with kind {format.name}, which has no scores; accepted: {rated}")
     seen = f"{container}{_keys(rows)}: {format.title}"
     return Reading(files, format, seen, images, check_images, text_only, rule or AllPairs())
 

@@ -43,6 +43,7 @@ class Format:
     read: Callable[[Any, Desk], Iterable[Pair | Unusable]]
     where: Callable[[dict[str, Any]], bool] = lambda row: True
     compares: bool = True  # False: supervised rows, which have no rejected answer
+    scored: bool = False  # answers have scores, of which a rule makes pairs
     trusted: bool = False  # written here: pictures may lie anywhere
     one_of: frozenset[str] = frozenset()
     columns: tuple[str, ...] = ()

@@ -160,5 +160,6 @@ MM_RLHF = Format(
 )  # fmt: skip
 BPO = Format(
     "bpo", "BPO (Pi et al. 2024)", "renjiepi/BPO", "", _BootstrappedRow, _bootstrapped, where=_is_bootstrapped,
+    scored=True,
 )  # fmt: skip
 MDPO = Format("mdpo", "mDPO (Wang et al. 2024)", "fwnlp/mDPO-preference-data", "apache-2.0", _TemplatedRow, _templated)

@@ -63,4 +63,4 @@ def _critiques(**turns: Any) -> dict[str, str]:
     return {side: text for side, text in found.items() if isinstance(text, str) and text}
 
 
-NLF = Format("nlf", "NLF of DRESS (Chen et al. 2024)", "YangyiYY/LVLM_NLF", "", _Row, _read)
+NLF = Format("nlf", "NLF of DRESS (Chen et al. 2024)", "YangyiYY/LVLM_NLF", "", _Row, _read, scored=True)

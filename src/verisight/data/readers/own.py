@@ -28,6 +28,7 @@ class _Row(TypedDict):
     provenance: NotRequired[str | None]
     split_group: NotRequired[str | None]
     license: NotRequired[str | None]
+    image_sha256: NotRequired[list[str | None] | None]
     extra_rejected: NotRequired[list[str] | None]
     weights: NotRequired[list[float] | None]
     notes: NotRequired[str | None]

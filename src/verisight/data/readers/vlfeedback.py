@@ -84,4 +84,6 @@ def _picture(row: _Row, desk: Desk) -> tuple[ImageRef, str]:
     return desk.pictures.named(name), name
 
 
-VLFEEDBACK = Format("vlfeedback", "VLFeedback (Li et al. 2024)", "MMInstruction/VLFeedback", "", _Row, _read)
+VLFEEDBACK = Format(
+    "vlfeedback", "VLFeedback (Li et al. 2024)", "MMInstruction/VLFeedback", "", _Row, _read, scored=True
+)
