@@ -261,5 +261,6 @@ def _with_pictures(trained: Path, folder: Path) -> Path:
     rows = table.to_pylist()
     for row in rows:
         row["images"] = [{"bytes": None, "path": row["images"][0]["path"].replace(old, str(folder))}]
+        row["image_sha256"] = [None]  # else the black pictures would be refused as changed
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), folder / "pairs.parquet")
     return folder / "pairs.parquet"
