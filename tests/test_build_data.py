@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -58,6 +59,23 @@ def test_every_format_has_a_kind_and_every_kind_a_format() -> None:
     assert set(get_args(recipe.Rated.model_fields["kind"].annotation)) == {one.name for one in FORMATS if one.scored}
     told = (RECIPES.parent / "docs" / "data.md").read_text()
     assert all(f"| `{one.name}` |" in told for one in FORMATS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
+def test_the_recipes_that_pages_show_are_recipes(page: str) -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", (RECIPES.parent / page).read_text(), re.DOTALL)
+    sources = [tree["source"] for text in shown for tree in [yaml.safe_load(text)] if "source" in tree]
+    assert any("then" in one["data"] for one in sources)
+    for one in sources:
+        TypeAdapter(recipe.Source).validate_python(one)
+
+
+def test_the_large_recipes_of_public_sets_load() -> None:
+    for name, kind in (("povid_5k", "povid"), ("vlfeedback_5k", "vlfeedback")):
+        one = recipe.load(RECIPES / "llava16_7b" / f"{name}.yaml")
+        assert one.source.data.kind == kind
+        assert one.source.data.then == (recipe.Take(num=5000),)
+        assert one.source.data.file.parent == RECIPES.parent / "data"
 
 
 @pytest.mark.parametrize("file", SETS, ids=[file.stem for file in SETS])

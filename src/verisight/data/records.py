@@ -158,6 +158,8 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
     if rejected:
         check_roles(["user", *(turn.role for turn in rejected)])
     extra = list(row.get("extra_rejected") or ())
+    for text in extra:
+        _check_plain(text)
     num = bool(rejected) + len(extra)
     weights = tuple(row.get("weights") or (1 / num,) * num if num else ())
     _check_answers(chosen, rejected, extra, weights)
@@ -188,12 +190,17 @@ def _turns(rows: Any) -> list[Message]:
     for turn in rows or ():
         role, text = turn["role"], turn["content"]
         if role not in ("user", "assistant") or text is None:
-            raise Unusable("turns out of order", f"found role {role!r}; user and assistant are accepted")
-        if PLACEHOLDER in text:
-            raise Unusable("<image> in a text", f"{shorten(text)}; the images column says that there is a picture")
-        check_text(text)
+            found = f"role {shorten(role or '')}" if text is not None else "a turn without a text"
+            raise Unusable("turns out of order", f"found {found}; user and assistant are accepted")
+        _check_plain(text)
         told.append(Message(role, text))
     return told
+
+
+def _check_plain(text: str) -> None:
+    if PLACEHOLDER in text:
+        raise Unusable("<image> in a text", f"{shorten(text)}; the images column says that there is a picture")
+    check_text(text)
 
 
 def _check_answers(

@@ -49,7 +49,7 @@ def messages(turns: Sequence[Turn]) -> list[Message]:
             case "gpt" | "assistant":
                 told.append(Message("assistant", turn["value"]))
             case other:
-                raise Unusable("turns out of order", f"found a turn of {other!r}; human and gpt are accepted")
+                raise Unusable("turns out of order", f"found a turn of {shorten(other)}; human and gpt are accepted")
     return told
 
 
@@ -120,7 +120,7 @@ def _ranked(row: _RankedRow, desk: Desk) -> Iterator[Pair]:
     if not told or told[-1].role != "assistant":
         raise Unusable("turns out of order", "the last turn is not gpt's, whose place the two outputs take")
     if row["preference"] not in (1, 2):
-        raise Unusable("no preference", f"preference is {row['preference']}, 1 or 2 is accepted")
+        raise Unusable("no preference", f"preference is {shorten(str(row['preference']))}, 1 or 2 is accepted")
     outputs = [row["output_1"]["value"], row["output_2"]["value"]]
     chosen, rejected = outputs if row["preference"] == 1 else outputs[::-1]
     images, split = _picture(row, desk)

@@ -78,7 +78,7 @@ def _llama_factory(row: _LlamaRow, desk: Desk) -> Iterator[Pair]:
     """Conversations, and a chosen and a rejected answer to the last of them; without those a supervised row."""
     check_media(row, "videos", "audios")
     check_system(row.get("system"))
-    key = "messages" if row.get("conversations") is None else "conversations"
+    key = "messages" if row.get("conversations") is None and "messages" in row else "conversations"
     turns = messages(row.get(key), key)
     compares = row.get("chosen") is not None or row.get("rejected") is not None
     chosen, rejected = (answers(row.get(side), side) if compares else [] for side in ("chosen", "rejected"))
