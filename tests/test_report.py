@@ -221,7 +221,7 @@ def test_pairs_are_counted_by_round_and_their_differing_words_marked(arms):
     card = gallery.cards[0]
     assert card.badges[0] == "bdhs"
     assert ("dog", "changed") in card.chosen
-    assert ("b>bus</b", "changed") in card.rejected[0]
+    assert ("<b>bus</b>", "changed") in card.rejected[0]
     assert [int(card.uid[3:]) for card in gallery.cards] == sorted(int(card.uid[3:]) for card in gallery.cards)
 
 

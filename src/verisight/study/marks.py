@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["plain", "changed", "true", "made up"]
+from verisight.data import segments
 
-_TOKEN = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
+Kind = Literal["plain", "changed", "true", "made up"]
 
 
 class Piece(NamedTuple):
@@ -38,19 +37,8 @@ def cut(text: str, spans: Sequence[Span]) -> tuple[Piece, ...]:
 
 
 def changed_words(text: str, other: str) -> tuple[Piece, ...]:
-    """`text` with the words marked "changed" that a word-by-word alignment (difflib) doesn't find in `other`.
-
-    Neighbouring words are one piece. Punctuation takes part in the alignment and is marked only between two
-    marked words.
-    """
-    tokens = list(_TOKEN.finditer(text))
-    matcher = SequenceMatcher(None, [t[0] for t in tokens], _TOKEN.findall(other), autojunk=False)
-    spans = []
-    for name, first, last, _, _ in matcher.get_opcodes():
-        words = [token for token in tokens[first:last] if token[0][0].isalnum()]
-        if name != "equal" and words:
-            spans.append(Span(words[0].start(), words[-1].end(), "changed"))
-    return cut(text, spans)
+    """`text` with the words marked "changed" that `other` does not have at that place."""
+    return cut(text, [Span(left, right, "changed") for left, right in segments.changed_words(text, other).chosen])
 
 
 def named_objects(answer: str, mentions: Sequence[Mapping[str, Any]]) -> tuple[Piece, ...]:
