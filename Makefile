@@ -24,6 +24,7 @@ bench: $(VENV)/measured
 	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/bdhs.py
 	$(BIN)/python benchmarks/dpo_step.py
+	$(BIN)/python benchmarks/readers.py
 
 # torch comes first and pinned, so that nothing replaces it. Where pip finds a CPU wheel (PIP_FIND_LINKS,
 # PIP_EXTRA_INDEX_URL) it is taken; on Linux the plain index has an accelerator build only, which is larger and works too.

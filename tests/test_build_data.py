@@ -188,10 +188,10 @@ def test_filters(sets: Path, tmp_path: Path) -> None:
     strong = read(node(rated % "filter: {chosen_model: [narrator-truth]}"), folder=tmp_path).pairs
     assert {pair.notes["chosen_model"] for pair in strong} == {"narrator-truth"}
     wide = read(node(rated % "filter: {min_score_gap: 2, max_words: 200}"), folder=tmp_path).pairs
-    assert all(pair.notes["chosen_score"] - pair.notes["rejected_score"] >= 2 for pair in wide)
+    assert all(pair.notes["chosen_score"] - pair.notes["rejected_score"] > 1.999 for pair in wide)
     whole = read(node(rated % ""), folder=tmp_path).pairs
     gaps = [pair.notes["chosen_score"] - pair.notes["rejected_score"] for pair in whole]
-    assert len(wide) == sum(gap >= 2 for gap in gaps)
+    assert len(wide) == sum(gap > 1.999 for gap in gaps)
     noted = read(node(rated % "filter: {notes: {rejected_model: [pocket, pocket-rho90]}}"), folder=tmp_path).pairs
     assert {pair.notes["rejected_model"] for pair in noted} == {"pocket", "pocket-rho90"}
     margin = (rated % "").replace("then: []", "rule: {kind: margin, least: 2}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 TIE = "tie"
 NO_SCORE = "rating is not a number"
 NARROW = "gap below the margin"
-_ROUNDING = 1e-9  # means of three ratings are not exact: 8/3 - 1 is a little less than 5/3
+ROUNDING = 1e-9  # means of three ratings are not exact: 8/3 - 1 is a little less than 5/3
 
 
 class Compared(NamedTuple):
@@ -62,7 +62,7 @@ class BestWorst:
             return
         best = max(known, key=lambda entry: (entry[0], -entry[1]))
         worst = min(known)
-        yield Compared(best[1], worst[1], TIE if best[0] - worst[0] <= _ROUNDING else None)
+        yield Compared(best[1], worst[1], TIE if best[0] - worst[0] <= ROUNDING else None)
 
     def __str__(self) -> str:
         return "best_worst"
@@ -90,4 +90,4 @@ def _compare(scores: Sequence[float | None], *, least: float) -> Iterator[Compar
             continue
         better, worse = (i, j) if first >= second else (j, i)
         gap = abs(first - second)
-        yield Compared(better, worse, TIE if gap <= _ROUNDING else NARROW if gap < least - _ROUNDING else None)
+        yield Compared(better, worse, TIE if gap <= ROUNDING else NARROW if gap < least - ROUNDING else None)
