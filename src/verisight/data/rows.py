@@ -6,19 +6,19 @@ The container is told by content, never by the file's name. Memory holds one row
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from verisight.data.parquet import parquet_rows
+from verisight.data.unusable import Unusable
 from verisight.types import UserError
 
 Container = Literal["JSON list", "JSON lines", "Parquet", "TSV"]
 MAX_ROW = 64 * 2**20  # characters of a JSON row, bytes of a line
 _CHUNK = 2**20
-_BATCH = 32  # rows of a Parquet file that are in memory at once, beside its row group
 _FOREIGN = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive"),
@@ -29,29 +29,16 @@ _FOREIGN = (
     (b"(\xb5/\xfd", "a zstd archive"),
     (b"ARROW1", "an Arrow file"),
     (b"\x80\x02", "a pickle, which is never opened"),
+    (b"\x80\x03", "a pickle, which is never opened"),
     (b"\x80\x04", "a pickle, which is never opened"),
     (b"\x80\x05", "a pickle, which is never opened"),
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
     (b"version https://git-lfs", "a Git LFS pointer instead of the data (`git lfs pull` fetches it)"),
-    (b"<!DOCTYPE", "an HTML page"),
     (b"<!doctype", "an HTML page"),
     (b"<html", "an HTML page"),
 )
 _ACCEPTED = "a JSON list, JSON lines, Parquet or TSV"
-
-
-class Unusable(ValueError):
-    """A row, or a pair of answers in it, cannot be used: a reason to count by, and the detail.
-
-    `fault` is False for what a rule leaves out on purpose (see `BadRow`).
-    """
-
-    def __init__(self, reason: str, detail: str, *, fault: bool = True) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-        self.fault = fault
 
 
 class Raw(NamedTuple):
@@ -68,7 +55,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
     Raises:
         UserError: nothing there, or a folder whose files are of several splits or of no known kind.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         shards = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
         splits = sorted({_split_of(shard) for shard in shards})
         if len(splits) > 1:
@@ -77,17 +64,21 @@ def data_files(path: Path) -> tuple[Path, ...]:
         if not shards:
             names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
             raise UserError(f"{path}: found a folder with {names}; accepted: a data file, or a folder of *.parquet")
-        return tuple(shards)
-    if "*" in path.name and not path.exists():
-        found = sorted(path.parent.glob(path.name))
-        if not found:
+    elif "*" in path.name and not os.path.exists(path):
+        try:
+            shards = sorted(path.parent.glob(path.name))
+        except ValueError as error:
+            raise UserError(f"{path}: no pattern of file names ({error})") from error
+        if not shards:
             raise UserError(f"{path}: no file fits the pattern")
-        return tuple(found)
-    if not path.exists():
-        raise UserError(f"{path}: cannot be read: No such file or directory")
-    if not path.is_file():
-        raise UserError(f"{path}: found no regular file; accepted: {_ACCEPTED}")
-    return (path,)
+    else:
+        shards = [path]
+    for shard in shards:
+        if not os.path.exists(shard):
+            raise UserError(f"{shard}: cannot be read: No such file or directory")
+        if not os.path.isfile(shard):  # a pipe would hang
+            raise UserError(f"{shard}: found no regular file; accepted: {_ACCEPTED}")
+    return tuple(shards)
 
 
 def container_of(path: Path) -> Container:
@@ -105,11 +96,11 @@ def container_of(path: Path) -> Container:
         return "Parquet"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, name in _FOREIGN:
-        if head.startswith(magic) or text.startswith(magic):
+        if any(start.startswith(magic) for start in (head, text, text[:16].lower())):
             raise UserError(f"{path}: found {name}; accepted: {_ACCEPTED}")
     if not text:
         raise UserError(f"{path}: found an empty file; accepted: {_ACCEPTED}")
-    if b"\x00" in head:
+    if b"\x00" in (text[:4] if text.startswith((b"[", b"{")) else head):  # behind a sound start it is a bad row
         raise UserError(f"{path}: found binary data of no known kind; accepted: {_ACCEPTED}")
     if text.startswith(b"["):
         return "JSON list"
@@ -136,7 +127,7 @@ def raw_rows(path: Path) -> Iterator[Raw]:
         case "JSON lines":
             values = _json_lines(path)
         case "Parquet":
-            values = _parquet(path)
+            values = parquet_rows(path)
         case "TSV":
             values = _tsv(path)
     for row, value in enumerate(values):
@@ -147,6 +138,25 @@ def _split_of(shard: Path) -> str:
     """The split a shard's name begins with, as in train-00000-of-00008.parquet; "" when it names none."""
     head = shard.name.split("-")[0].split("_")[0].split(".")[0].lower()
     return head if head in ("train", "test", "validation", "val", "valid", "dev", "eval") else ""
+
+
+class _Decoder(json.JSONDecoder):
+    """JSON whose objects have every key once, else the value is `Unusable`: which one is meant nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self._twice: str | None = None
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        self._twice = None
+        value, end = super().raw_decode(s, idx)
+        return (value if self._twice is None else Unusable("key given twice", self._twice)), end
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self._twice = ascii(next(key for key, num in Counter(key for key, _ in pairs).items() if num > 1))[:60]
+        return found
 
 
 def _json_list(path: Path) -> Iterator[Any]:
@@ -212,14 +222,16 @@ def _elements(window: _Window, path: Path) -> Iterator[Any]:
 def _element(window: _Window, path: Path) -> Any:
     """The next value. A cut one is tried again with more text, so a real mistake is told after MAX_ROW characters."""
     window.peek()
+    decoder = _Decoder()
     while True:
         try:
-            value, end = json.JSONDecoder().raw_decode(window.text, window.at)
+            value, end = decoder.raw_decode(window.text, window.at)
         except RecursionError as error:
             raise UserError(f"{path}: a row at {window.where(window.at)} is nested too deep to be read") from error
         except json.JSONDecodeError as error:
             if window.ended or len(window.text) - window.at > MAX_ROW:
-                raise UserError(f"{path}: not valid JSON at {window.where(error.pos)}: {error.msg}") from error
+                long = "" if window.ended else f", or a row of more than {MAX_ROW:,} characters"
+                raise UserError(f"{path}: not valid JSON at {window.where(error.pos)}: {error.msg}{long}") from error
         except ValueError as error:
             raise UserError(f"{path}: a row at {window.where(window.at)} cannot be read: {error}") from error
         else:
@@ -229,8 +241,8 @@ def _element(window: _Window, path: Path) -> Any:
         window.grow()
 
 
-def _lines(path: Path) -> Iterator[bytes | Unusable]:
-    """Lines that are not blank, without their ends; one longer than MAX_ROW is skipped and told."""
+def _lines(path: Path, *, blanks: bytes) -> Iterator[bytes | Unusable]:
+    """Lines that are more than `blanks`, without their ends; one longer than MAX_ROW is skipped and told."""
     try:
         with path.open("rb") as handle:
             if handle.read(3) != b"\xef\xbb\xbf":
@@ -241,19 +253,20 @@ def _lines(path: Path) -> Iterator[bytes | Unusable]:
                     line = more
                 if not whole:
                     yield Unusable("row too long", f"more than {MAX_ROW:,} bytes")
-                elif line.strip():
+                elif line.strip(blanks):
                     yield line.rstrip(b"\r\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    for line in _lines(path):
+    decoder = _Decoder()
+    for line in _lines(path, blanks=b" \t\r\n"):
         if isinstance(line, Unusable):
             yield line
             continue
         try:
-            yield json.loads(line.decode())
+            yield decoder.decode(line.decode())
         except RecursionError:
             yield Unusable("not JSON", "nested too deep to be read")
         except UnicodeDecodeError as error:
@@ -265,7 +278,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _tsv(path: Path) -> Iterator[Any]:
-    for line in _lines(path):
+    for line in _lines(path, blanks=b" \r\n"):
         if isinstance(line, Unusable):
             yield line
             continue
@@ -273,12 +286,3 @@ def _tsv(path: Path) -> Iterator[Any]:
             yield line.decode().split("\t")
         except UnicodeDecodeError as error:
             yield Unusable("not UTF-8", f"byte {error.start} of the line")
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {error}") from error

@@ -59,7 +59,9 @@ def check_text(text: str) -> None:
     """Text that UTF-8 can hold, without marks that a tokenizer takes for control tokens; else raises Unusable."""
     check_unicode(text)
     if found := _SPECIAL.search(text):
-        raise Unusable("special token in a text", f"{shorten(found[0])} in {shorten(text[max(0, found.start() - 20) :])}")
+        raise Unusable(
+            "special token in a text", f"{shorten(found[0])} in {shorten(text[max(0, found.start() - 20) :])}"
+        )
 
 
 def check_unicode(*texts: str) -> None:

@@ -5,6 +5,7 @@ A data set is one small function and its row type in one of the modules beside t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -126,7 +127,7 @@ def open_data(
         UserError: no such data or layout, `images` is neither, or no row of the first ones fits.
     """
     files = data_files(path)
-    if images is not None and not images.exists():
+    if images is not None and not os.path.exists(images):
         raise UserError(f"{path}: images: {images} is not there; accepted: a folder or a zip archive")
     container = container_of(files[0])
     rows = _first_rows(files[0])
