@@ -252,9 +252,7 @@ def test_a_row_of_another_shape_is_counted(tmp_path: Path, bad: Any, reason: str
 
 
 def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"set\.json: kind llava_instruct: found rows with keys a; accepted: rows "
-    ):
+    with pytest.raises(UserError, match=r"set\.json: kind llava_instruct: found rows with keys a; accepted: rows "):
         read(tmp_path, {"a": 1})
     with pytest.raises(UserError, match=r"set\.json: found rows of type str; accepted: objects"):
         read(tmp_path, "a")

@@ -111,11 +111,11 @@ def test_paths_in_cells(tmp_path: Path) -> None:
 def test_trusted_paths(tmp_path: Path) -> None:
     root = fill(tmp_path / "root", ["a.png"], as_zip=False)
     base = fill(tmp_path / "base", ["x.png", "a.png"], as_zip=False)
-    trusted = Pictures(None, decode=True, base=base, trust_paths=True)
+    trusted = Pictures(None, decode=True, base=base, trust_paths="all")
     assert shade(trusted.cell(str(root / "a.png"))) == 1
     assert shade(trusted.cell("../root/a.png")) == 1
     assert shade(trusted.cell("a.png")) == 2
-    moved = Pictures(root, decode=True, base=base, trust_paths=True)
+    moved = Pictures(root, decode=True, base=base, trust_paths="all")
     assert shade(moved.cell(str(base / "a.png"))) == 2
     assert shade(moved.cell("/gone/elsewhere/a.png")) == 1
     with pytest.raises(ImageError, match="image missing"):

@@ -34,7 +34,7 @@ def png() -> bytes:
 PICTURE = ImageRef(data=png(), sha256=hashlib.sha256(png()).hexdigest())
 TEXT = st.text(max_size=30).filter(lambda text: "<image>" not in text)
 FULL = TEXT.filter(lambda text: text.strip())
-TURNS = st.lists(st.tuples(TEXT, FULL), max_size=2).map(
+TURNS = st.lists(st.tuples(FULL, FULL), max_size=2).map(
     lambda turns: tuple(m for q, a in turns for m in (Message("user", q), Message("assistant", a)))
 )
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT, st.lists)
@@ -42,7 +42,7 @@ PROMPTS = st.builds(
     Prompt,
     uid=FULL,
     images=st.sampled_from([(), (PICTURE,), (PICTURE, PICTURE)]),
-    text=TEXT,
+    text=FULL,
     history=TURNS,
     split_group=TEXT,
     provenance=FULL,

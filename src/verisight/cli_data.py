@@ -57,6 +57,8 @@ def check_data(
         if value is not None and html is None:
             raise UserError(f"{option}: found {value} without --html, whose sample it is about; accepted: both")
     reading = _open(path, images=images, kind=kind, rule=rule, text_only=text_only, decode=not no_decode)
+    if html is not None:
+        _check_out(reading, html, *(against or ()), against_images)
     from verisight.data.check import check
     from verisight.data.check_facts import as_json as to_json
     from verisight.data.check_leaks import read_against
@@ -132,7 +134,10 @@ def export_data(
     max_bad: MaxBad = 0.0,
     limit: Limit = None,
 ) -> None:
-    """Write any readable set for another training tool. Past --max-bad nothing is written, and the exit code is 1."""
+    """Write any readable set for another training tool. Past --max-bad nothing is written, and the exit code is 1.
+
+    Pairs that the tool cannot take are left out and listed; the exit code tells of them too.
+    """
     reading = _open(path, images=images, kind=kind, rule=rule, text_only=text_only)
     from verisight.data.export import to_llama_factory, to_ms_swift
 
@@ -257,11 +262,12 @@ def _rule(text: str) -> Rule:
     raise UserError(f"--rule: found {text!r}; accepted: all_pairs, best_worst, margin:NUMBER with a number above 0")
 
 
-def _check_out(reading: Reading, out: Path) -> None:
+def _check_out(reading: Reading, out: Path, *others: Path | None) -> None:
     if out.is_dir():
         raise UserError(f"{out}: found a folder; accepted: a file to write")
-    if any(out.resolve() == file.resolve() for file in reading.files):
-        raise UserError(f"{out}: is the data that is read; accepted: another file")
+    read = (*reading.files, reading.images, *others)
+    if any(file is not None and out.resolve() == file.resolve() for file in read):
+        raise UserError(f"{out}: is data that is read; accepted: another file")
 
 
 @contextmanager

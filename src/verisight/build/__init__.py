@@ -11,7 +11,7 @@ from typing import assert_never
 import torch
 
 from verisight import recipe
-from verisight.build.data import Composed, read
+from verisight.build.data import Composed, counted, read
 from verisight.data import views
 from verisight.data.files import write_json
 from verisight.data.outcome import enforce_bad_fraction
@@ -96,6 +96,8 @@ def examples(one: recipe.Recipe, *, quiet: bool = True) -> Sequence[Pair]:
     enforce_bad_fraction(
         found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction, log=one.output / "bad_rows.jsonl"
     )
+    if not found.pairs:
+        raise UserError(f"source.data: found no pair in {found.num_rows} rows; left out: {counted(found.bad)}")
     return views.Singles(found.pairs) if isinstance(one.source, recipe.Generated) else found.pairs
 
 

@@ -118,7 +118,7 @@ def _stored(data: recipe.Rows | recipe.Rated, *, folder: Path, key: str, quiet: 
     opened = Stored(rows)
     line = {
         "key": key, "step": f"{reading.format.name} {data.file}", "seen": reading.seen,
-        "license": reading.format.license, "rows": num_rows, "pairs": len(opened), "left_out": _counts(bad),
+        "license": reading.format.license, "rows": num_rows, "pairs": len(opened), "left_out": counted(bad),
     }  # fmt: skip
     return Composed(opened, bad, num_rows, [line])
 
@@ -166,7 +166,7 @@ def _applied(step: recipe.Step, old: Composed, *, folder: Path, key: str, quiet:
         pairs,
         [*old.bad, *others.bad, *bad],
         old.num_rows + others.num_rows,
-        [*old.trail, *others.trail, line | ({"why": _counts(bad)} if bad else {})],
+        [*old.trail, *others.trail, line | ({"why": counted(bad)} if bad else {})],
     )
 
 
@@ -193,8 +193,8 @@ def _test(node: recipe.Filter) -> Callable[[Pair], bool]:
             return False
         if node.min_score_gap is None:
             return True
-        scores = [pair.notes.get(name) for name in ("chosen_score", "rejected_score")]
-        return None not in scores and scores[0] - scores[1] >= node.min_score_gap - pairing.ROUNDING
+        better, worse = (pairing.number(pair.notes.get(name)) for name in ("chosen_score", "rejected_score"))
+        return better is not None and worse is not None and better - worse >= node.min_score_gap - pairing.ROUNDING
 
     return passes
 
@@ -215,7 +215,8 @@ def _values(node: recipe.Filter, pairs: Sequence[Pair]) -> str:
     return "; ".join(told) or f"{len(pairs)} pairs"
 
 
-def _counts(bad: Sequence[BadRow]) -> dict[str, int]:
+def counted(bad: Sequence[BadRow]) -> dict[str, int]:
+    """How often each reason was given."""
     return dict(Counter(row.reason for row in bad).most_common())
 
 

@@ -25,7 +25,7 @@ def parquet_rows(path: Path) -> Iterator[Any]:
         UserError: the file cannot be read, breaks off, or has a column twice.
     """
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             _check_columns(file.schema_arrow, path)
             num_rows = 0
             for batch in file.iter_batches(batch_size=_BATCH):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from verisight.data.encoded import ImageError, open_archive
 from verisight.data.images import COCO_NAME, ImageChecker, image_hash, spellings
@@ -16,6 +16,7 @@ from verisight.types import ImageRef, UserError
 
 SUBFOLDERS: tuple[str, ...] = ("images", "merged_images", "train2014", "val2014", "train2017")
 ZIP = "zip://"
+Trust = Literal["none", "known", "all"]
 _MAX_NAMES = 2**16  # names whose pictures are remembered
 _MAX_NAME = 4096  # characters
 _MAX_TAILS = 8  # ends of a name that are looked for
@@ -37,8 +38,9 @@ class Pictures:
 
     `root` is a folder or a zip archive, told by content. With `decode` every picture is decoded and its reference
     holds its `sha256`; without, it only has to exist. `base`, the folder of the data file, is what paths in cells
-    count from when there is no root. `trust_paths` is for files that we wrote: their paths may lead anywhere,
-    whereas a data file from elsewhere must not make anybody read a file outside `root` and `base`.
+    count from when there is no root. `trust_paths` is for files that we wrote, whose paths may lead anywhere: `all`
+    of them, or those whose file has the hash that is `known` of it, which nobody writes who has not read the file.
+    A data file from elsewhere must not make anybody read a file outside `root` and `base`.
 
     Memory is bounded: the last 65,536 names and the last 131,072 pictures are remembered.
 
@@ -46,7 +48,9 @@ class Pictures:
         UserError: `root` is missing, or neither a folder nor a zip archive.
     """
 
-    def __init__(self, root: Path | None, *, decode: bool, base: Path | None = None, trust_paths: bool = False) -> None:
+    def __init__(
+        self, root: Path | None, *, decode: bool, base: Path | None = None, trust_paths: Trust = "none"
+    ) -> None:
         self._store = None if root is None else _open_store(root)
         self._base = base
         self._beside = None if base is None else _Folder(base)
@@ -76,7 +80,7 @@ class Pictures:
         """
         return self._check(self._find(name))
 
-    def cell(self, value: Any) -> ImageRef:
+    def cell(self, value: Any, *, known: str | None = None) -> ImageRef:
         """The picture in a cell of a table: a struct of `bytes` and `path`, bytes, or a path.
 
         Bytes win over a path. A path goes by the rules of `named`; without a root it is taken as written from
@@ -99,18 +103,18 @@ class Pictures:
                     raise ImageError("image truncated", "picture held as bytes (0 bytes)")
                 return self._check(ImageRef(data=bytes(value)))
             case str():
-                return self._check(self._at(value))
+                return self._check(self._at(value, known))
         accepted = "bytes, a path, or both by the names bytes and path"
         raise ImageError("image unreadable", f"the cell holds a {type(value).__name__}; {accepted} are accepted")
 
-    def _at(self, path: str) -> ImageRef:
-        if self._trust_paths:
+    def _at(self, path: str, known: str | None) -> ImageRef:
+        if self._trust_paths != "none":
             _check_name(path)
-            if path.startswith(ZIP):
-                return zip_ref(path)
-            direct = Path(self._base or "", path)
-            if self._store is None or os.path.isfile(direct):
-                return ImageRef(path=direct)
+            direct = zip_ref(path) if path.startswith(ZIP) else ImageRef(path=Path(self._base or "", path))
+            if self._trust_paths == "all" and (self._store is None or direct.path is None or direct.path.is_file()):
+                return direct
+            if known is not None and image_hash(direct) == known:
+                return direct
         if self._store is not None or self._beside is None:
             return self._find(path)
         parts, absolute = _parts(path, root=self._beside.root)

@@ -157,6 +157,8 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
         raise Unusable("turns out of order", f"the prompt has {len(prompt)} turns and must end with the user's")
     if rejected:
         check_roles(["user", *(turn.role for turn in rejected)])
+    if not all(turn.text.strip() for turn in prompt):
+        raise Unusable("empty question", "a turn of the prompt is empty or blank")
     extra = list(row.get("extra_rejected") or ())
     for text in extra:
         _check_plain(text)

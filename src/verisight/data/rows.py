@@ -57,7 +57,8 @@ def data_files(path: Path) -> tuple[Path, ...]:
     """
     if os.path.isdir(path):
         shards = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-        splits = sorted({_split_of(shard) for shard in shards})
+        below = {shard.parent.name for shard in path.glob("*/*.parquet")} - {"data"}
+        splits = sorted({_split_of(shard) for shard in shards} | below)
         if len(splits) > 1:
             example = f"{shards[0].parent}/{splits[0]}*.parquet"
             raise UserError(f"{path}: found several splits ({', '.join(splits)}); accepted: one, such as {example}")

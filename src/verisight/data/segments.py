@@ -24,6 +24,7 @@ Element = TypeVar("Element", int, str)
 
 MUFFIN_MIN_MATCH = 3
 MAX_EQUAL_PLACES = 100_000
+MAX_BITS = 4 * 10**8  # a common subsequence keeps one bit for every pair of elements: 50 MB
 INNER = "'’-‐‑"  # noqa: RUF001 - apostrophes and hyphens that may stand inside a word
 EMOJI_TONES = range(0x1F3FB, 0x1F400)
 FLAG_LETTERS = range(0x1F1E6, 0x1F200)
@@ -236,12 +237,14 @@ def _matching_blocks(one: list[Element], two: list[Element]) -> list[tuple[int, 
 
     `difflib` takes the longest first, which keeps phrases together but is cubic in the worst case (two answers that
     loop). Above MAX_EQUAL_PLACES pairs of equal elements, a text of some 3,000 words against another, it is a
-    longest common subsequence instead.
+    longest common subsequence instead; above MAX_BITS, two texts of 20,000 words, they have nothing in common.
     """
     num_one, num_two = Counter(one), Counter(two)
     if sum(num * num_two[element] for element, num in num_one.items()) <= MAX_EQUAL_PLACES:
         return [tuple(block) for block in SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()]
     blocks: list[tuple[int, int, int]] = []
+    if len(one) * len(two) > MAX_BITS:
+        return blocks  # all of it counts as changed
     for first, second in _common_subsequence(one, two):
         start, other, size = blocks[-1] if blocks else (-1, -1, 0)
         if (first, second) == (start + size, other + size):

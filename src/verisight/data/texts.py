@@ -13,7 +13,8 @@ EQUAL = "chosen equals rejected"
 # Marks that tokenizers turn into control tokens. In a text they would end a turn or open a picture that is not there.
 _SPECIAL = re.compile(
     r"</?s>|<\|[\w-]+\|>|<(?:pad|unk|bos|eos|video|image_soft_token|IMG_CONTEXT|fake_token_around_image"
-    r"|end_of_utterance|start_of_turn|end_of_turn)>|<img></img>|\[/?INST\]"
+    r"|end_of_utterance|start_of_turn|end_of_turn|ImageHere)>|<img>[^<]*</img>|</?im_(?:start|end)>"
+    r"|<image[ _-]\w+>|(?i:<image>|\[IMG\])|\[/?INST\]"
 )
 
 

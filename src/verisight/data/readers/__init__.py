@@ -15,7 +15,7 @@ from typing import Any
 from verisight.data.images import ImageError
 from verisight.data.outcome import Outcome, Read, collect
 from verisight.data.pairing import AllPairs, Rule
-from verisight.data.pictures import Pictures
+from verisight.data.pictures import Pictures, Trust
 from verisight.data.readers.base import Desk, Format
 from verisight.data.readers.later import BPO, MDPO, MM_RLHF, SPA_VL
 from verisight.data.readers.llava import CSR, LLAVA_INSTRUCT, LLAVA_RLHF, POVID
@@ -48,14 +48,13 @@ class Reading:
     check_images: bool = True
     text_only: bool = False
     rule: Rule = field(default_factory=AllPairs)
+    trust: Trust = "none"
 
     def __iter__(self) -> Iterator[Outcome]:
         """What every row gave, in order. Raises UserError where a file breaks off."""
         for number, file in enumerate(self.files):
             prefix = f"{number}/" if len(self.files) > 1 else ""
-            pictures = Pictures(
-                self.images, decode=self.check_images, base=file.parent, trust_paths=self.format.trusted
-            )
+            pictures = Pictures(self.images, decode=self.check_images, base=file.parent, trust_paths=self.trust)
             desk = Desk(pictures, text_only=self.text_only, rule=self.rule)
             for raw in raw_rows(file):
                 yield self._outcome(raw, desk, prefix=prefix)
@@ -117,7 +116,8 @@ def open_data(
 
     Args:
         path: the data. Its container (JSON list, JSON lines, Parquet, TSV) is told by its content.
-        kind: the layout's name, or "auto" to tell it by the first rows' keys.
+        kind: the layout's name, or "auto" to tell it by the first rows' keys. Paths in a file of kind "pairs" are
+            trusted when it is named; told by its keys, only those whose file has the hash that the row gives.
         images: folder or zip archive that picture names count from; None where pictures are in the data.
         check_images: decode every picture once; else their files only have to exist.
         text_only: accept rows without a picture.
@@ -140,7 +140,8 @@ def open_data(
         rated = ", ".join(one.name for one in FORMATS if one.scored)
         raise UserError(f"{path}: rule: found {rule} with kind {format.name}, which has no scores; accepted: {rated}")
     seen = f"{container}{_keys(rows)}: {format.title}"
-    return Reading(files, format, seen, images, check_images, text_only, rule or AllPairs())
+    trust: Trust = "none" if not format.trusted else "known" if kind == AUTO else "all"
+    return Reading(files, format, seen, images, check_images, text_only, rule or AllPairs(), trust)
 
 
 def recognise(rows: list[Any], *, file: Path) -> Format:

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from verisight.data.encoded import ImageError
 from verisight.data.pairing import AllPairs, Rule
 from verisight.data.pictures import Pictures, group
 from verisight.data.rows import Unusable
@@ -111,6 +112,22 @@ def picture(cell: Any, desk: Desk, *, name: object = "") -> tuple[ImageRef, str]
     ref = desk.pictures.cell(cell)
     names = (name, cell.get("path") if isinstance(cell, dict) else cell)
     return ref, group(ref, next((one for one in names if isinstance(one, str) and one), ""))
+
+
+def first_picture(cells: Iterable[Any], desk: Desk, *, name: object = "") -> tuple[ImageRef, str]:
+    """The first of several cells that holds a picture, as `picture` gives it.
+
+    Raises ImageError: that of the first cell where none does, or at once for one that holds a broken picture.
+    """
+    missing: ImageError | None = None
+    for cell in cells:
+        try:
+            return picture(cell, desk, name=name)
+        except ImageError as error:
+            if error.reason not in ("image missing", "image outside root"):
+                raise
+            missing = missing or error
+    raise missing or ImageError("image missing", "the row names none")
 
 
 def prompt(

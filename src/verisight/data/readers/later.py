@@ -16,6 +16,7 @@ from verisight.data.texts import PLACEHOLDER, place, shorten
 from verisight.types import Message, Pair
 
 _SPEAKER = re.compile(r"(?:^|\s|</s>)(USER|ASSISTANT):")
+_OTHER_SPEAKER = re.compile(r"(?:^|\s)(?:#+\s*)?(?:Human|Assistant|User|GPT):")
 _PREAMBLE = "A chat between"
 
 
@@ -115,6 +116,8 @@ def _templated(row: _TemplatedRow, desk: Desk) -> Iterator[Pair]:
 def _turns(text: str) -> list[Message]:
     """The turns of a templated prompt, which ends where the answer begins; text without speakers is a question."""
     preamble, *told = _SPEAKER.split(text)
+    if not told and (text.lstrip().startswith(_PREAMBLE) or _OTHER_SPEAKER.search(text)):
+        raise Unusable("unknown template", f"{shorten(text)}; accepted: {_PREAMBLE!r} ... USER: ... ASSISTANT:")
     if not told:
         return [Message("user", text)]
     if preamble.strip() and not preamble.lstrip().startswith(_PREAMBLE):

@@ -7,8 +7,9 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from verisight.data.pairing import number
 from verisight.data.pictures import group
-from verisight.data.readers.base import Desk, Format, compare, pair, prompt
+from verisight.data.readers.base import Desk, Format, compare, noted, pair, picture, prompt
 from verisight.data.rows import Unusable
 from verisight.data.texts import EQUAL, PLACEHOLDER, clean, shorten
 from verisight.types import Answer, ImageRef, Message, Pair
@@ -17,26 +18,26 @@ Turn = TypedDict("Turn", {"from": str, "value": str})
 
 
 class _InstructRow(TypedDict):
-    id: str | int
-    image: NotRequired[str | None]
+    id: NotRequired[str | int | None]
+    image: NotRequired[Any]
     conversations: list[Turn]
 
 
 class _PovidRow(TypedDict):
-    id: str | int
-    image: NotRequired[str | None]
+    id: NotRequired[str | int | None]
+    image: NotRequired[Any]
     conversations: list[Turn]
     rejected_conversations: list[Turn]
 
 
 class _RankedRow(TypedDict):
-    id: str | int
-    image: NotRequired[str | None]
+    id: NotRequired[str | int | None]
+    image: NotRequired[Any]
     conversations: list[Turn] | list[list[Turn]]
     output_1: Turn
     output_2: Turn
-    preference: int
-    hallucination: NotRequired[bool | None]
+    preference: int | float | str
+    hallucination: NotRequired[Any]
 
 
 def messages(turns: Sequence[Turn]) -> list[Message]:
@@ -55,11 +56,18 @@ def messages(turns: Sequence[Turn]) -> list[Message]:
 
 def _picture(row: Any, desk: Desk) -> tuple[tuple[ImageRef, ...], str]:
     """The row's picture, if it names one, and the group a split keeps together."""
-    name = row.get("image") or ""
-    if not name:
+    cell = row.get("image")
+    if not cell:
         return (), ""
-    ref = desk.pictures.named(name)
-    return (ref,), group(ref, name)
+    if isinstance(cell, str):
+        ref = desk.pictures.named(cell)
+        return (ref,), group(ref, cell)
+    ref, split = picture(cell, desk)  # a table with the pictures inside
+    return (ref,), split
+
+
+def _uid(row: Any) -> str | int:
+    return "" if row.get("id") is None else row["id"]
 
 
 def _instruct(row: _InstructRow, desk: Desk) -> Iterator[Pair]:
@@ -73,10 +81,10 @@ def _instruct(row: _InstructRow, desk: Desk) -> Iterator[Pair]:
         reason = "several <image> placeholders" if many else "no <image> placeholder"
         raise Unusable(reason, f"first turn is {shorten(first)}, one <image> is accepted")
     if not row.get("image") and (not desk.text_only or any(PLACEHOLDER in turn.text for turn in turns)):
-        raise Unusable("no image", f"id {row['id']} names no image: {shorten(first)}")
+        raise Unusable("no image", f"id {row.get('id')} names no image: {shorten(first)}")
     told = [clean(turn) for turn in turns]
     images, split = _picture(row, desk)
-    made, notes = prompt(turns[:1], images, desk, uid=row["id"], group=split)
+    made, notes = prompt(turns[:1], images, desk, uid=_uid(row), group=split)
     _check_alternate(told)
     yield Pair(made, Answer(told[1].text, tuple(told[2:])), notes=notes)
 
@@ -100,7 +108,7 @@ def compared(chosen: list[Message], rejected: list[Message], row: Any, desk: Des
         raise Unusable(EQUAL, shorten(chosen[-1].text))
     images, split = _picture(row, desk)
     at = 2 * parted + 1
-    made, notes = prompt(chosen[:at], images, desk, uid=row["id"], group=split)
+    made, notes = prompt(chosen[:at], images, desk, uid=_uid(row), group=split)
     yield compare(made, chosen[at:], rejected[at:], notes)
 
 
@@ -119,13 +127,14 @@ def _ranked(row: _RankedRow, desk: Desk) -> Iterator[Pair]:
     told = messages(turns)
     if not told or told[-1].role != "assistant":
         raise Unusable("turns out of order", "the last turn is not gpt's, whose place the two outputs take")
-    if row["preference"] not in (1, 2):
+    preferred = number(row["preference"])
+    if preferred not in (1, 2):
         raise Unusable("no preference", f"preference is {shorten(str(row['preference']))}, 1 or 2 is accepted")
     outputs = [row["output_1"]["value"], row["output_2"]["value"]]
-    chosen, rejected = outputs if row["preference"] == 1 else outputs[::-1]
+    chosen, rejected = outputs if preferred == 1 else outputs[::-1]
     images, split = _picture(row, desk)
-    made, notes = prompt(told[:-1], images, desk, uid=row["id"], group=split)
-    yield pair(made, chosen, rejected, notes | {"hallucination": row.get("hallucination")})
+    made, notes = prompt(told[:-1], images, desk, uid=_uid(row), group=split)
+    yield pair(made, chosen, rejected, noted(notes | {"hallucination": row.get("hallucination")}))
 
 
 LLAVA_INSTRUCT = Format(

@@ -36,7 +36,8 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair | Unusable]:
     `chosen_turn` and `rejected_turn` of the notes, 0-based, say which turn an answer is from.
     """
     turns = row["interaction"]
-    name = row["image_id"] if isinstance(row["image_id"], str) else f"{row['image_id']:012d}.jpg"
+    name = str(row["image_id"])
+    name = f"{int(name):012d}.jpg" if name.isascii() and name.isdecimal() and len(name) <= 12 else name
     if not turns:
         raise Unusable("turns out of order", "interaction has no turn")
     ref, split = picture(name, desk)

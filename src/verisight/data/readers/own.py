@@ -38,7 +38,8 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair]:
     """The pair as it was written."""
     names = row.get("uid"), row.get("origin"), row.get("provenance"), row.get("split_group")
     check_unicode(*(name or "" for name in names))
-    pair = to_pair(row, find=desk.pictures.cell)
+    hashes = iter(row.get("image_sha256") or ())
+    pair = to_pair(row, find=lambda image: desk.pictures.cell(image, known=next(hashes, None)))
     noted(pair.notes)
     yield pair
 

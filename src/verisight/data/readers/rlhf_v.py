@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NotRequired
@@ -11,7 +12,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from verisight.data.images import ImageError
-from verisight.data.readers.base import Desk, Format, pair, picture, prompt
+from verisight.data.readers.base import Desk, Format, first_picture, pair, prompt
 from verisight.data.rows import Unusable
 from verisight.data.segments import changed_words
 from verisight.data.texts import shorten
@@ -26,6 +27,7 @@ class _CorrectedRow(TypedDict):
     image: NotRequired[Any]
     image_base64: NotRequired[str]
     image_path: NotRequired[str | int | None]
+    origin_dataset: NotRequired[Any]
     origin_split: NotRequired[Any]
     idx: NotRequired[str | int | None]
     origin_split_inner_idx: NotRequired[str | int | None]
@@ -37,6 +39,7 @@ class _FeedbackRow(TypedDict):
     rejected: str
     image: NotRequired[Any]
     image_path: NotRequired[str | int | None]
+    origin_dataset: NotRequired[Any]
     origin_split: NotRequired[Any]
     idx: NotRequired[str | int | None]
 
@@ -113,7 +116,8 @@ def _uid(*numbers: str | int | None) -> str:
 
 def _picture(row: Any, desk: Desk) -> tuple[tuple[ImageRef, ...], str]:
     """The row's picture, if it has one, and its split group: bytes first, then the names that the row gives."""
-    image, path = row.get("image"), _file_name(row.get("image_path"))
+    coco = re.search("coco|unimm", str(row.get("origin_dataset") or "coco"), re.IGNORECASE) is not None
+    image, path = row.get("image"), _file_name(row.get("image_path"), coco=coco)
     if encoded := row.get("image_base64"):
         try:
             image = base64.b64decode(encoded, validate=True)
@@ -121,26 +125,20 @@ def _picture(row: Any, desk: Desk) -> tuple[tuple[ImageRef, ...], str]:
             raise ImageError("image unreadable", f"found {shorten(encoded)}; base64 is accepted") from error
     if isinstance(image, dict) and image.get("bytes") is None:
         image = image.get("path")
-    cells = [cell for cell in (image if not isinstance(image, str) else _file_name(image), path) if cell is not None]
-    missing: ImageError | None = None
-    for cell in cells:
-        try:
-            ref, split = picture(cell, desk, name=path)
-        except ImageError as error:
-            if error.reason != "image missing":
-                raise
-            missing = missing or error
-        else:
-            return (ref,), split
-    if missing is not None:
-        raise missing
-    return (), ""
+    if isinstance(image, str):
+        image = _file_name(image, coco=coco)
+    cells = [cell for cell in (image, path) if cell is not None]
+    if not cells:
+        return (), ""
+    ref, split = first_picture(cells, desk, name=path)
+    return (ref,), split
 
 
-def _file_name(name: str | int | None) -> str | None:
-    """A name as a file's; a bare number is a COCO id."""
+def _file_name(name: str | int | None, *, coco: bool) -> str | None:
+    """A name as a file's; among COCO's pictures a bare number is an id."""
     text = str(name or "")
-    return (f"{int(text):012d}.jpg" if text.isdecimal() and text.isascii() and len(text) <= 12 else text) or None
+    is_id = coco and text.isdecimal() and text.isascii() and len(text) <= 12
+    return (f"{int(text):012d}.jpg" if is_id else text) or None
 
 
 RLHF_V = Format(

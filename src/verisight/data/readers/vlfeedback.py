@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from verisight.data.pairing import number
 from verisight.data.pictures import group
-from verisight.data.readers.base import Desk, Format, prompt, ruled
+from verisight.data.readers.base import Desk, Format, first_picture, prompt, ruled
 from verisight.data.rows import Unusable
 from verisight.data.texts import shorten
 from verisight.types import ImageRef, Message, Pair
@@ -29,8 +29,8 @@ def _read(row: _Row, desk: Desk) -> Iterator[Pair | Unusable]:
     """Pairs by the desk's rule. The score of an answer is the mean of its three ratings, as VLFeedback's authors do."""
     completions = _as_list(row["completions"])
     scores = [_score(one) for one in completions]
-    ref, name = _picture(row, desk)
-    made, notes = prompt([Message("user", row["prompt"])], (ref,), desk, uid=row["id"], group=group(ref, name))
+    ref, split = _picture(row, desk)
+    made, notes = prompt([Message("user", row["prompt"])], (ref,), desk, uid=row["id"], group=split)
     for first, second, reason in desk.rule(scores):
         chosen, rejected = completions[first], completions[second]
         if reason is not None:
@@ -78,10 +78,10 @@ def _model(completion: dict[str, Any]) -> str:
 
 def _picture(row: _Row, desk: Desk) -> tuple[ImageRef, str]:
     """The image column, else `img_path`, else {id}.jpg, which is how the set's own loader finds it."""
-    if row.get("image") is not None:
-        return desk.pictures.cell(row["image"]), ""
-    name = row.get("img_path") or f"{row['id']}.jpg"
-    return desk.pictures.named(name), name
+    own = f"{row['id']}.jpg"
+    cells = [cell for cell in (row.get("image"), row.get("img_path"), own) if cell]
+    ref, _ = first_picture(cells, desk)
+    return ref, group(ref, "" if ref.data is not None else row.get("img_path") or own)
 
 
 VLFEEDBACK = Format(
