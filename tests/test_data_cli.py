@@ -153,7 +153,7 @@ def test_convert_never_writes_over_its_own_data(mixed: tuple[Path, Path], tmp_pa
     out = tmp_path / "pairs.parquet"
     ran("convert", mixed[0], "--images", mixed[1], "--out", out, "--max-bad", 0.5)
     before = out.read_bytes()
-    assert "is the data that is read" in str(ran("convert", out, "--out", out).exception)
+    assert "is data that is read" in str(ran("convert", out, "--out", out).exception)
     assert "found a folder" in str(ran("convert", out, "--out", tmp_path).exception)
     blocked = ran("convert", mixed[0], "--images", mixed[1], "--out", out / "below" / "x.parquet")
     assert "cannot be written" in str(blocked.exception)

@@ -37,7 +37,7 @@ class _RankedRow(TypedDict):
     output_1: Turn
     output_2: Turn
     preference: int | float | str
-    hallucination: NotRequired[Any]
+    hallucination: NotRequired[bool | int | float | str | None]
 
 
 def messages(turns: Sequence[Turn]) -> list[Message]:

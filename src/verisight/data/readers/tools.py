@@ -80,7 +80,7 @@ def _llama_factory(row: _LlamaRow, desk: Desk) -> Iterator[Pair]:
     check_system(row.get("system"))
     key = "messages" if row.get("conversations") is None and "messages" in row else "conversations"
     turns = messages(row.get(key), key)
-    compares = row.get("chosen") is not None or row.get("rejected") is not None
+    compares = "chosen" in row or "rejected" in row
     chosen, rejected = (answers(row.get(side), side) if compares else [] for side in ("chosen", "rejected"))
     if (own := row.get("verisight")) is not None:
         yield restored(own, [*turns, *chosen], rejected, row, desk)
@@ -107,7 +107,7 @@ def _ms_swift(row: _SwiftRow, desk: Desk) -> Iterator[Pair]:
         at = len(turns) - len(rejected)
     if own is not None:
         yield restored(own, turns, rejected, row, desk)
-    elif rejected:
+    elif rejected or "rejected_response" in row or "rejected_messages" in row:
         yield _compared(turns[: max(0, at)], turns[max(0, at) :], rejected, row, desk)
     else:
         told = [turn for turn in row["messages"] if turn.get("role", turn.get("from")) != "system"]
