@@ -239,7 +239,6 @@ def test_text_only_rows_are_taken_when_asked_for(tmp_path: Path) -> None:
         ("a", "wrong type", "the row: found str 'a'"),
         ({"id": 1, "image": "a.png"}, "missing key", "conversations"),
         (row(*OK) | {"image": ["a.png"]}, "image unreadable", "the cell holds a list"),
-        ({"id": 1, "image": "a.png"}, "missing key", "conversations"),
         ({"id": 1, "conversations": [{"from": "human"}]}, "missing key", "conversations.0.value"),
         (row(*OK) | {"id": 1.5}, "wrong type", "id"),
     ],

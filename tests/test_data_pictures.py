@@ -240,3 +240,32 @@ def test_sub_folders_below_the_top_folder(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", ("coco/train2014/" + TRAIN, png(3)), ("coco/val2014/x.png", png(4)))
     assert shade(Pictures(path, decode=True).named(COCO)) == 3
     assert shade(Pictures(path, decode=True).named("val2014/x.png")) == 4
+
+
+def test_names_of_a_set_lack_the_same_folders(tmp_path: Path) -> None:
+    """Else a/1.png and b/1.png would show one picture."""
+    root = tmp_path / "a"
+    root.mkdir()
+    Image.new("RGB", (4, 4)).save(root / "1.png")
+    for name in ("COCO_train2014_000000000009.png", "000000000009.png"):
+        Image.new("RGB", (5, 5)).save(root / name)
+    pictures = Pictures(root, decode=True)
+    assert pictures.named("a/1.png").path == root / "1.png"
+    for other in ("b/1.png", "c/d/1.png"):
+        with pytest.raises(ImageError, match=r"image ambiguous: .*1\.png is what names without a mean"):
+            pictures.named(other)
+    assert pictures.named("1.png").path == root / "1.png"
+    assert pictures.named("data/coco/COCO_train2014_000000000009.png").path is not None
+
+
+def test_a_snapshot_of_a_hub_links_to_its_blobs(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "datasets--me--set"
+    (repository / "blobs").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(repository / "blobs" / "abc", format="PNG")
+    images = repository / "snapshots" / "1" / "images"
+    images.mkdir(parents=True)
+    (images / "a.png").symlink_to("../../../blobs/abc")
+    (images / "b.png").symlink_to("/etc/hostname")
+    assert Pictures(images, decode=True).named("a.png").sha256
+    with pytest.raises(ImageError, match="image outside root"):
+        Pictures(images, decode=True).named("b.png")

@@ -219,6 +219,20 @@ def test_a_picture_that_is_another_by_now_is_a_bad_row(tmp_path: Path) -> None:
     assert (bad.reason, str(tmp_path / "a.png") in bad.detail) == ("image changed", True)
 
 
+def test_a_file_told_by_its_keys_is_trusted_with_pictures_whose_hash_it_knows(tmp_path: Path) -> None:
+    """Anybody can write these keys; only who read the picture can write its hash."""
+    (tmp_path / "private.png").write_bytes(png())
+    folder = tmp_path / "downloaded"
+    for known, usable in ((PICTURE.sha256, True), (None, False), ("0" * 64, False)):
+        write_pairs(
+            folder / "p.parquet", [pair("yes", images=(ImageRef(path=tmp_path / "private.png", sha256=known),))]
+        )
+        for decode in (True, False):
+            read = open_data(folder / "p.parquet", check_images=decode).read()
+            assert [bad.reason for bad in read.bad] == ([] if usable else ["image outside root"])
+    assert open_data(folder / "p.parquet", kind="pairs", check_images=False).read().pairs
+
+
 def test_unchecked_pictures_only_have_to_exist(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"<html>")
     names = ("a.png", "none.png")

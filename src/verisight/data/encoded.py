@@ -13,6 +13,7 @@ from threading import Lock
 
 from verisight.types import ImageRef, UserError
 
+ZIP = "zip://"
 MAX_ENCODED = 256 * 2**20  # bytes of an encoded picture
 
 
@@ -80,6 +81,17 @@ def file_status(path: Path) -> os.stat_result:
         found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise ImageError("image unreadable", f"{path} ({found}; files are read)")
     return status
+
+
+def zip_address(ref: ImageRef) -> str:
+    """How `datasets` and our own files write an entry of an archive: zip://entry::archive."""
+    return f"{ZIP}{ref.member}::{ref.path}"
+
+
+def zip_ref(address: str) -> ImageRef:
+    """The entry that `zip_address` wrote."""
+    member, _, archive = address.removeprefix(ZIP).rpartition("::")
+    return ImageRef(path=Path(archive), member=member)
 
 
 class Archive:

@@ -10,27 +10,15 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
-from verisight.data.encoded import ImageError, open_archive
+from verisight.data.encoded import ZIP, ImageError, open_archive, zip_ref
 from verisight.data.images import COCO_NAME, ImageChecker, image_hash, spellings
 from verisight.types import ImageRef, UserError
 
 SUBFOLDERS: tuple[str, ...] = ("images", "merged_images", "train2014", "val2014", "train2017")
-ZIP = "zip://"
 Trust = Literal["none", "known", "all"]
 _MAX_NAMES = 2**16  # names whose pictures are remembered
 _MAX_NAME = 4096  # characters
 _MAX_TAILS = 8  # ends of a name that are looked for
-
-
-def zip_address(ref: ImageRef) -> str:
-    """How `datasets` and our own files write an entry of an archive: zip://entry::archive."""
-    return f"{ZIP}{ref.member}::{ref.path}"
-
-
-def zip_ref(address: str) -> ImageRef:
-    """The entry that `zip_address` wrote."""
-    member, _, archive = address.removeprefix(ZIP).rpartition("::")
-    return ImageRef(path=Path(archive), member=member)
 
 
 class Pictures:
@@ -55,6 +43,7 @@ class Pictures:
         self._base = base
         self._beside = None if base is None else _Folder(base)
         self._trust_paths = trust_paths
+        self._left_out: tuple[str, ...] | None = None
         self._check = ImageChecker(decode=decode)
         self._find = lru_cache(maxsize=_MAX_NAMES)(self._search)
 
@@ -65,7 +54,8 @@ class Pictures:
 
         1. the name as written, below the root;
         2. the name without its first folder, without its first two, and so on, to the bare file name: the root may
-           be one of the folders that the name goes through (`./data/coco/x.jpg` in `coco`);
+           be one of the folders that the name goes through (`./data/coco/x.jpg` in `coco`). All names of a set, but
+           those of COCO pictures, have to lack the same folders: else `a/1.jpg` and `b/1.jpg` would be one picture;
         3. rules 1 and 2 with the other names of COCO pictures (`x.jpg`, `COCO_train2014_x.jpg`, `COCO_val2014_x.jpg`);
         4. all of that in SUBFOLDERS of the root. Two of them holding different pictures of that name is an error.
 
@@ -130,16 +120,29 @@ class Pictures:
         if store is None:
             raise ImageError("image missing", f"{_shown(name)} (no image folder was given)")
         parts, absolute = _parts(name, root=store.root)
-        for places in _rules(parts, store.subfolders):
+        for left_out, places in _rules(parts, store.subfolders):
             found = [place for place in places if store.holds(place)]
             if not all(store.same(found[0], other) for other in found[1:]):
                 there = " and ".join(found)
                 raise ImageError("image ambiguous", f"{_shown(name)} is {there} in {store.root}, which differ")
             if found:
+                self._check_left_out(name, parts, left_out, found[0])
                 return store.ref(found[0])
         if absolute:
             raise _outside(name, store.root)
         raise ImageError("image missing", f"{_shown(name)} is not in {store.root}")
+
+    def _check_left_out(self, name: str, parts: list[str], num: int, place: str) -> None:
+        """Remember the folders that names lack in the store; raises ImageError where this one lacks others."""
+        if num == 0 or COCO_NAME.fullmatch(parts[-1]):
+            return
+        folders = tuple(parts[:num])
+        if self._left_out not in (None, folders):
+            known = "/".join(self._left_out or ())
+            raise ImageError(
+                "image ambiguous", f"{_shown(name)} is not there; {place} is what names without {known} mean"
+            )
+        self._left_out = folders
 
 
 def group(ref: ImageRef, name: str = "") -> str:
@@ -177,7 +180,7 @@ class _Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.subfolders = tuple(name for name in SUBFOLDERS if (root / name).is_dir())
-        self._inside = os.path.realpath(root)
+        self._inside = _real_roots(root)
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
 
     def holds(self, place: str) -> bool:
@@ -186,7 +189,7 @@ class _Folder:
             return False
         folder, name = os.path.split(path)
         real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
-        if not Path(real).is_relative_to(self._inside):
+        if not any(Path(real).is_relative_to(inside) for inside in self._inside):
             raise _outside(place, self.root, found=f" (a link points to {real})")
         return True
 
@@ -198,6 +201,15 @@ class _Folder:
 
     def ref(self, place: str) -> ImageRef:
         return ImageRef(path=self.root / place)
+
+
+def _real_roots(root: Path) -> list[str]:
+    """Folders that links may lead to: the root, and the files of a hub's cache, whose snapshots are links to them."""
+    real = os.path.realpath(root)
+    parts = Path(real).parts
+    if "snapshots" not in parts:
+        return [real]
+    return [real, os.path.join(*parts[: parts.index("snapshots")], "blobs")]
 
 
 class _Zip:
@@ -235,14 +247,13 @@ def _open_store(root: Path) -> _Store:
         raise UserError(f"{root}: found no folder and no readable zip archive ({error.detail}); {accepted}") from error
 
 
-def _rules(parts: list[str], subfolders: tuple[str, ...]) -> Iterator[list[str]]:
-    """Places to look at, first rule first; those of one list are of equal rank."""
+def _rules(parts: list[str], subfolders: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """How many first folders are left out, and places to look at; first rule first, those of one list of equal rank."""
     starts = [0, *range(max(1, len(parts) - _MAX_TAILS), len(parts))]
-    ends = [[*parts[start:-1], name] for name in spellings(parts[-1]) for start in starts]
-    tails = ["/".join(end) for end in ends]
-    yield from ([tail] for tail in tails)
+    tails = [(start, "/".join([*parts[start:-1], name])) for name in spellings(parts[-1]) for start in starts]
+    yield from ((start, [tail]) for start, tail in tails)
     if subfolders:
-        yield from ([f"{folder}/{tail}" for folder in subfolders] for tail in tails)
+        yield from ((start, [f"{folder}/{tail}" for folder in subfolders]) for start, tail in tails)
 
 
 def _parts(name: str, *, root: Path) -> tuple[list[str], bool]:

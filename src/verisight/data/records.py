@@ -17,9 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verisight.data.encoded import encoded_bytes
+from verisight.data.encoded import ZIP, encoded_bytes, zip_address, zip_ref
 from verisight.data.files import replacing
-from verisight.data.pictures import ZIP, zip_address, zip_ref
 from verisight.data.rows import Unusable
 from verisight.data.texts import EQUAL, PLACEHOLDER, check_roles, check_text, shorten
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt

@@ -203,11 +203,12 @@ class _Window:
 
 
 def _elements(window: _Window, path: Path) -> Iterator[Any]:
+    decoder = _Decoder()
     window.peek()
     window.at += 1  # "["
     if window.peek() != "]":
         while True:
-            yield _element(window, path)
+            yield _element(decoder, window, path)
             mark = window.peek()
             if mark == "]":
                 break
@@ -220,10 +221,9 @@ def _elements(window: _Window, path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: not valid JSON at {window.where(window.at)}: found text behind the list")
 
 
-def _element(window: _Window, path: Path) -> Any:
+def _element(decoder: _Decoder, window: _Window, path: Path) -> Any:
     """The next value. A cut one is tried again with more text, so a real mistake is told after MAX_ROW characters."""
     window.peek()
-    decoder = _Decoder()
     while True:
         try:
             value, end = decoder.raw_decode(window.text, window.at)

@@ -288,5 +288,4 @@ def _num_common(one: Sequence[Element], two: Sequence[Element]) -> int:
 
 def _runs(mask: Mask) -> list[tuple[int, int]]:
     """Half-open index ranges of neighbouring True values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+    return [run.span() for run in re.finditer(rb"\x01+", mask.tobytes())]

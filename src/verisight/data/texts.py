@@ -11,10 +11,11 @@ from verisight.types import Message
 PLACEHOLDER = "<image>"
 EQUAL = "chosen equals rejected"
 # Marks that tokenizers turn into control tokens. In a text they would end a turn or open a picture that is not there.
+# Each alternative begins with a plain "<" or "[", so that a text without them is skipped at once.
 _SPECIAL = re.compile(
     r"</?s>|<\|[\w-]+\|>|<(?:pad|unk|bos|eos|video|image_soft_token|IMG_CONTEXT|fake_token_around_image"
     r"|end_of_utterance|start_of_turn|end_of_turn|ImageHere)>|<img>[^<]*</img>|</?im_(?:start|end)>"
-    r"|<image[ _-]\w+>|(?i:<image>|\[IMG\])|\[/?INST\]"
+    r"|<image[ _-]\w+>|<(?i:image)>|\[(?i:IMG)\]|\[/?INST\]"
 )
 
 

@@ -17,6 +17,8 @@ from verisight.data.rows import Unusable
 from verisight.data.texts import EQUAL, PLACEHOLDER, answer, check_roles, check_unicode, clean, place, shorten
 from verisight.types import Answer, ImageRef, Message, Pair, Prompt
 
+_NOTES = json.JSONEncoder(ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -162,7 +164,7 @@ def noted(notes: dict[str, Any]) -> dict[str, Any]:
     """The notes that are not None; raises Unusable where they cannot be written as JSON in UTF-8."""
     kept = {key: value for key, value in notes.items() if value is not None}
     try:
-        json.dumps(kept, ensure_ascii=False).encode()
+        _NOTES.encode(kept).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Unusable("notes unreadable", f"{shorten(ascii(kept))}: {error}") from error
     return kept
