@@ -31,14 +31,14 @@ class Layout(NamedTuple):
     inside: bool = False  # pictures lie in the file
 
 
-def write_pictures(folder: Path) -> list[bytes]:
-    """A thousand JPEGs of 96 x 96 pixels by COCO names; their bytes."""
+def write_pictures(folder: Path, *, num: int = NUM_PICTURES, size: tuple[int, int] = (160, 160)) -> list[bytes]:
+    """JPEGs of blurred noise by COCO names (6 kB each at 160 x 160 pixels); their bytes."""
     folder.mkdir()
     rng, encoded = np.random.default_rng(0), []
-    for number in range(NUM_PICTURES):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    for number in range(num):
+        coarse = Image.fromarray(rng.integers(0, 256, (size[1] // 11, size[0] // 11, 3), dtype=np.uint8))
         buffer = BytesIO()
-        coarse.resize((96, 96)).save(buffer, "JPEG", quality=90)
+        coarse.resize(size).save(buffer, "JPEG", quality=90)
         (folder / _name(number)).write_bytes(buffer.getvalue())
         encoded.append(buffer.getvalue())
     return encoded
@@ -164,6 +164,11 @@ def _spa_vl(n: int, rng: random.Random, pictures: list[bytes]) -> Any:
     return {"image": _cell(n, pictures), **told, "class1": "a", "class2": "b", "class3": "c"}
 
 
+def _spa_vl_named(n: int, rng: random.Random, pictures: list[bytes]) -> Any:
+    row = _spa_vl(n, rng, pictures)
+    return {key: row[key] for key in ("question", "chosen", "rejected")} | {"id": str(n), "image": _name(n)}
+
+
 def _mm_rlhf(n: int, rng: random.Random, _: list[bytes]) -> Any:
     return {"prompt": text(rng, 10), "chosen": text(rng), "rejected": text(rng), "image": _name(n)}
 
@@ -202,8 +207,10 @@ def _pairs(n: int, rng: random.Random, pictures: list[bytes]) -> Any:
 LAYOUTS = (
     Layout("llava_instruct", "JSON list", "json", _instruct),
     Layout("povid", "JSON list", "json", _povid),
+    Layout("csr", "JSON list", "json", _povid),
     Layout("llava_rlhf", "JSON list", "json", _llava_rlhf),
     Layout("bpo", "JSON list", "json", _bpo),
+    Layout("spa_vl", "JSON list", "json", _spa_vl_named),
     Layout("mdpo", "JSON list", "json", _mdpo),
     Layout("llama_factory", "JSON list", "json", _llama_factory),
     Layout("vlfeedback", "JSON lines", "json", _vlfeedback),
