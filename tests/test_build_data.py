@@ -223,6 +223,17 @@ def test_steps_that_find_nothing_say_so(step: str, message: str, sets: Path, tmp
         read(node(povid(step)), folder=tmp_path)
 
 
+def test_steps_do_not_hide_why_there_is_no_pair(sets: Path, tmp_path: Path) -> None:
+    """And pictures that are put there are found at the next try, whatever the folder's date."""
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    text = povid("take: 2").replace("povid/images", f"{tmp_path}/empty")
+    with pytest.raises(UserError, match=r"source\.data: found no pair in \d+ rows .*: image missing: \d+\. First"):
+        read(node(text), folder=tmp_path / "s")
+    for picture in (sets / "povid" / "images").iterdir():
+        shutil.copy(picture, tmp_path / "empty" / "images")
+    assert len(read(node(text), folder=tmp_path / "s").pairs) == 2
+
+
 def test_rows_at_fault_stop_the_run_and_ties_do_not(project: Path, tmp_path: Path) -> None:
     one = recipe.load(
         project / "recipes" / "pocket" / "sets" / "vlfeedback.yaml", ["source.data.then=[]", f"output={tmp_path}/run"]

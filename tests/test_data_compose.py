@@ -51,6 +51,27 @@ def test_a_draw_does_not_depend_on_the_order_of_the_file(order: list[int]) -> No
     assert set(uids(take([PAIRS[i] for i in order], 7, seed=0))) == set(uids(take(PAIRS[:30], 7, seed=0)))
 
 
+def test_what_was_drawn_before_is_no_likelier_to_be_drawn_again() -> None:
+    """60 of 60 and 60 drawn of 600, then 30 of both: 15 of each, standard deviation 2.4."""
+    many = [pair(number) for number in range(660)]
+    both = Chain([many[:60], take(many[60:], 60, seed=0)])
+    firsts = sum(int(uid[1:]) < 60 for uid in uids(take(both, 30, seed=0)))
+    assert 6 <= firsts <= 24
+
+
+def test_the_side_of_a_coco_picture_is_the_same_in_every_data_set() -> None:
+    def numbered(number: int, hashed: str) -> Pair:
+        made = pair(number)
+        images = (replace(made.prompt.images[0], sha256=hashed),)
+        return replace(made, prompt=replace(made.prompt, images=images, split_group=f"coco:{number:012d}"))
+
+    one, other = ([numbered(n, f"{salt + 7919 * n % 1000:064x}") for n in range(60)] for salt in (0, 1000))
+    held = {o.prompt.split_group for o in split(other, "held_out", share=0.3, seed=1)}
+    assert held
+    assert not held & {o.prompt.split_group for o in split(Chain([one, other]), "train", share=0.3, seed=1)}
+    assert not held & {o.prompt.split_group for o in split(one, "train", share=0.3, seed=1)}
+
+
 def test_a_draw_is_fair() -> None:
     """1,000 draws of 5 from 20: each pair 250 times, standard deviation 13.7."""
     counts = Counter(uid for seed in range(1000) for uid in uids(take(PAIRS[:20], 5, seed=seed)))

@@ -112,10 +112,14 @@ def _stored(data: recipe.Rows | recipe.Rated, *, folder: Path, key: str, quiet: 
 
         store(rows, pairs())
         write_jsonl(listed, (asdict(row) for row in bad))
-        write_json(marker, {"num_rows": num_rows})
-    num_rows = read_json(marker)["num_rows"]
-    bad = [BadRow(**row) for row in read_jsonl(listed)]
+        if not any(row.reason.startswith("image ") for row in bad):  # pictures may be mended before the next try
+            write_json(marker, {"num_rows": num_rows})
+    else:
+        num_rows = read_json(marker)["num_rows"]
+        bad = [BadRow(**row) for row in read_jsonl(listed)]
     opened = Stored(rows)
+    if data.then and not opened:  # steps would only say that they found none
+        raise UserError(f"{key}: found no pair in {num_rows} rows of {data.file}{_first(bad)}")
     line = {
         "key": key, "step": f"{reading.format.name} {data.file}", "seen": reading.seen,
         "license": reading.format.license, "rows": num_rows, "pairs": len(opened), "left_out": counted(bad),
@@ -213,6 +217,13 @@ def _values(node: recipe.Filter, pairs: Sequence[Pair]) -> str:
             counts[name][str(pair.notes.get(name))] += 1
     told = (f"{name} " + ", ".join(f"{value} ({num})" for value, num in counts[name].most_common(8)) for name in names)
     return "; ".join(told) or f"{len(pairs)} pairs"
+
+
+def _first(bad: Sequence[BadRow]) -> str:
+    if not bad:
+        return ""
+    first = f"row {bad[0].row}: {bad[0].reason}: {bad[0].detail}"
+    return f"; left out: {', '.join(f'{reason}: {num}' for reason, num in counted(bad).items())}. First: {first}"
 
 
 def counted(bad: Sequence[BadRow]) -> dict[str, int]:

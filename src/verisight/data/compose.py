@@ -11,6 +11,7 @@ from verisight.data.texts import EQUAL
 from verisight.data.views import Chain, Replaced, View, split_turns
 from verisight.types import BadRow, Message, Pair, UserError
 
+DRAWN = " > take "  # in the provenance of a pair, once a draw
 Match = Literal["prompt", "question", "prompt_and_chosen"]
 
 
@@ -36,7 +37,7 @@ def keep(rows: Sequence[Pair], test: Callable[[Pair], bool], *, told: str) -> Vi
 
 
 def mix(parts: Sequence[Sequence[Pair]], shares: Sequence[float], *, num: int | None, seed: int) -> Chain:
-    """Pairs of each part in proportion to its share, none twice: `num` in all, or as many as the parts allow.
+    """Pairs of each part in proportion to its share, none of a part twice: `num` in all, or as many as the parts allow.
 
     Raises:
         UserError: a part has fewer than its share of `num`.
@@ -64,7 +65,8 @@ def split(rows: Sequence[Pair], part: Literal["train", "held_out"], *, share: fl
     """The pairs whose pictures are (not) held out. Pairs that share a picture always fall on the same side.
 
     Pictures are the same when their files are (SHA-256), or when they carry the same COCO number, or the same name in
-    one data set. `share` of the groups of pairs is held out, each by its own hash: its side does not depend on others.
+    one data set. `share` of the groups of pairs is held out, each by its own hash. Both sides have to be taken of the
+    same pairs: what else is there can join two groups, and so move one.
     """
     groups = _components(rows)
     threshold = int(share * 2**64)
@@ -116,13 +118,26 @@ def _digest(text: str) -> bytes:
 
 
 def _draw(pair: Pair, seed: int) -> bytes:
-    """The number a pair is drawn by: of what it says and shows, whatever row of whatever file it stands in."""
+    """The number a pair is drawn by: of what it says and shows, whatever row of whatever file it stands in.
+
+    Every draw that the pair went through changes it: a part that was drawn before is no likelier to be drawn again.
+    """
     prompt = pair.prompt
     shown = prompt.split_group if prompt.images else ""
     turns = [
         turn.text for answer in pair.group.answers for turn in (Message("assistant", answer.text), *answer.follow_up)
     ]
-    return _digest("\0".join((str(seed), shown, *(turn.text for turn in prompt.history), prompt.text, *turns)))
+    return _digest(
+        "\0".join(
+            (
+                f"{seed} {prompt.provenance.count(DRAWN)}",
+                shown,
+                *(turn.text for turn in prompt.history),
+                prompt.text,
+                *turns,
+            )
+        )
+    )
 
 
 def _pictures(pair: Pair) -> str:
@@ -161,8 +176,12 @@ def _components(rows: Sequence[Pair]) -> list[str]:
     for pair in rows:
         keys = [image_hash(ref) for ref in pair.prompt.images]
         group = pair.prompt.split_group
-        keys.append(group if group.startswith("coco:") or not keys else f"{pair.origin} {group}")
-        roots = sorted({root(key) for key in keys})
+        if keys:
+            keys.append(group if group.startswith("coco:") else f"{pair.origin} {group}")
+        else:
+            keys.append(f"text {_digest(pair.prompt.text).hex()}")
+        # the name that other files give the same group too: its COCO number, else a picture's hash
+        roots = sorted({root(key) for key in keys}, key=lambda one: (not one.startswith("coco:"), " " in one, one))
         for other in roots[1:]:
             parent[other] = roots[0]
         firsts.append(keys[0])

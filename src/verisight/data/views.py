@@ -92,6 +92,9 @@ class Replaced(Rows):
         notes = {key: value for key, value in mine.notes.items() if not key.startswith(f"{self._which}_")}
         notes |= {key: value for key, value in other.notes.items() if key.startswith(f"{self._which}_")}
         notes.pop("changed", None)  # spans of the answers as they were
+        licences = [str(pair.notes["license"]) for pair in (mine, other) if pair.notes.get("license")]
+        if licences:
+            notes["license"] = " and ".join(dict.fromkeys(licences))
         if self._which == "chosen":
             swapped = replace(mine, chosen=other.chosen, notes=notes)
         else:

@@ -180,7 +180,7 @@ class Part(Node):
 
 
 class Mix(Node):
-    """A random draw of each part in proportion to its share, no pair twice."""
+    """A random draw of each part in proportion to its share, no pair of a part twice."""
 
     kind: Literal["mix"] = "mix"
     parts: Annotated[tuple[Part, ...], Field(min_length=1), about("data sets and their shares")]

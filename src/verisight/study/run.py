@@ -46,7 +46,7 @@ def open_run(recipe: Recipe) -> Path:
     _check_positions(recipe, check_model(recipe.model.path))
     _check_cache(recipe)
     folder = recipe.output
-    _forget_refused(folder)
+    _forget_refused(folder, recipe_hash(recipe))
     claim_run_folder(folder, recipe_hash(recipe))
     write_atomic(folder / "recipe.yaml", dump(recipe))
     if not (folder / "environment.json").exists():  # what a run was begun with, whoever looks at it later
@@ -84,9 +84,11 @@ def _check_cache(recipe: Recipe) -> None:
         ) from error
 
 
-def _forget_refused(folder: Path) -> None:
+def _forget_refused(folder: Path, recipe_hash: str) -> None:
     names = os.listdir(folder) if folder.is_dir() else []
     if MARKER in names and _WRITTEN_FIRST.issuperset(names):
+        if (folder / MARKER).read_text(errors="replace").strip() == recipe_hash:
+            return  # the same recipe again: what it read is still good
         shutil.rmtree(folder / "rows", ignore_errors=True)
         for name in sorted({*names} - {"rows"}, key=MARKER.__eq__):  # the marker last: a kill leaves a known folder
             (folder / name).unlink()
