@@ -113,7 +113,7 @@ def test_trusted_paths(tmp_path: Path) -> None:
     base = fill(tmp_path / "base", ["x.png", "a.png"], as_zip=False)
     trusted = Pictures(None, decode=True, base=base, trust_paths="all")
     assert shade(trusted.cell(str(root / "a.png"))) == 1
-    assert shade(trusted.cell("../root/a.png")) == 1
+    assert shade(trusted.cell(f"../{root.name}/a.png")) == 1
     assert shade(trusted.cell("a.png")) == 2
     moved = Pictures(root, decode=True, base=base, trust_paths="all")
     assert shade(moved.cell(str(base / "a.png"))) == 2

@@ -121,7 +121,7 @@ def test_both_layouts_of_vlfeedback_give_the_same_pairs(tmp_path: Path) -> None:
     ]
     turned = {key: [one[key] for one in row["completions"]] for key in ("annotations", "model", "response")}
     row = row | {"completions": turned}
-    cells = ({"image": {"bytes": PNG, "path": None}}, {"img_path": "/root/.cache/merged_images/svit-1.jpg"}, {})
+    cells = ({"image": {"bytes": PNG, "path": None}}, {"img_path": "/home/me/.cache/merged_images/svit-1.jpg"}, {})
     for cell, found in zip(cells, (inside(), ref, ref), strict=True):
         path = write(tmp_path / "data/train-00000-of-00001.parquet", [row | cell])
         group = f"sha256:{SHA}" if found.data else "name:svit-1.jpg"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +13,7 @@ import typer
 from verisight.types import UserError
 
 if TYPE_CHECKING:
+    from verisight.data.check_leaks import Against
     from verisight.data.pairing import Rule
     from verisight.data.readers import Reading
     from verisight.types import Pair
@@ -61,13 +62,8 @@ def check_data(
         _check_out(reading, html, *(against or ()), against_images)
     from verisight.data.check import check
     from verisight.data.check_facts import as_json as to_json
-    from verisight.data.check_leaks import read_against
 
-    others = []
-    for other in against or ():
-        with _progress(f"against {other.name}") as advance:
-            found = read_against(other, images=against_images or images, decode=not no_decode, advance=advance)
-        others.append(found)
+    others = _others(against or (), images=against_images or images, decode=not no_decode)
     num_samples = 0 if html is None else 50 if samples is None else samples
     with _progress("check") as advance:
         checked = check(
@@ -169,6 +165,16 @@ def list_kinds() -> None:
         for one in FORMATS
     )
     show(Listing("Layouts", ("kind", "data", "from", "licence"), rows))
+
+
+def _others(paths: Sequence[Path], *, images: Path | None, decode: bool) -> list[Against]:
+    from verisight.data.check_leaks import read_against
+
+    found = []
+    for path in paths:
+        with _progress(f"against {path.name}") as advance:
+            found.append(read_against(path, images=images, decode=decode, advance=advance))
+    return found
 
 
 class _TooMany(Exception):

@@ -45,7 +45,6 @@ class Format:
     shape: Any
     read: Callable[[Any, Desk], Iterable[Pair | Unusable]]
     where: Callable[[dict[str, Any]], bool] = lambda row: True
-    compares: bool = True  # False: supervised rows, which have no rejected answer
     scored: bool = False  # answers have scores, of which a rule makes pairs
     trusted: bool = False  # written here: pictures may lie anywhere
     one_of: frozenset[str] = frozenset()

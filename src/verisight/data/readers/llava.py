@@ -140,7 +140,7 @@ def _ranked(row: _RankedRow, desk: Desk) -> Iterator[Pair]:
 LLAVA_INSTRUCT = Format(
     "llava_instruct", "LLaVA-Instruct-150K and kin (Liu et al. 2023)", "liuhaotian/LLaVA-Instruct-150K",
     "cc-by-4.0 (LLaVA-Instruct-150K itself)",
-    _InstructRow, _instruct, compares=False,
+    _InstructRow, _instruct,
 )  # fmt: skip
 POVID = Format(
     "povid", "POVID (Zhou et al. 2024)", "YiyangAiLab/POVID_preference_data_for_VLLMs", "cc-by-4.0", _PovidRow, _povid,
