@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pocket_sets import everything, write_sets
 from verisight import build, recipe
@@ -183,6 +184,65 @@ def test_a_draw_is_the_same_from_a_file_in_another_order(sets: Path, tmp_path: P
     assert [pair.prompt.uid for pair in drawn] != [pair.prompt.uid for pair in again]
 
 
+def test_a_draw_is_the_same_from_names_and_from_bytes(sets: Path, tmp_path: Path) -> None:
+    lines = (
+        "{kind: vlfeedback, file: vlfeedback/vlfeedback_80k.jsonl, images: vlfeedback/merged_images, then: [take: 9]}"
+    )
+    table = "{kind: vlfeedback, file: vlfeedback/data, then: [take: 9]}"
+    drawn = [
+        sorted((pair.chosen.text, pair.rejected[0].text) for pair in read(node(text), folder=tmp_path).pairs)
+        for text in (lines, table)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("{tak: 5}", "found the step tak: 5; accepted: take: NUMBER, or one of take, filter"),
+        ("{take: 5, seed: 1}", "found a step with the keys take, seed; accepted: one step an entry"),
+        ("{split: train}", "found the step split: 'train'; accepted: take: NUMBER, or one of take"),
+    ],
+)
+def test_a_step_written_wrongly_is_told_how(step: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        node(povid(step))
+
+
+def test_the_schema_knows_short_steps() -> None:
+    text = json.dumps(recipe.json_schema())
+    assert '"propertyNames": {"enum": ["take", "filter", "split", "prompts", "replace"]}' in text
+
+
+def test_what_a_killed_run_left_of_a_store_goes(sets: Path, tmp_path: Path) -> None:
+    read(node(povid()), folder=tmp_path)
+    (rows,) = tmp_path.glob("*.arrow")
+    (marker,) = tmp_path.glob("*.json")
+    marker.unlink()
+    torn = tmp_path / f".{rows.name}.0123456789ab.tmp"
+    torn.touch()
+    read(node(povid()), folder=tmp_path)
+    assert not torn.exists()
+
+
+def test_training_takes_the_pairs_that_were_looked_at(project: Path, tmp_path: Path) -> None:
+    """A file that changed after `verisight pairs` changes nothing in the folder that holds the pairs."""
+    for name in ("povid.yaml", "../bdhs_dpo.yaml"):
+        (tmp_path / "r" / "sets").mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / "recipes" / "pocket" / "sets" / name, tmp_path / "r" / "sets" / name)
+    rows = read_json(project / "runs" / "pocket-sets" / POVID)
+    write_json(tmp_path / "rows.json", rows[:6])
+    words = [
+        f"source.data={{kind: povid, file: {tmp_path}/rows.json, images: {project}/runs/pocket-sets/povid/images}}",
+        "train.steps=1", "train.batch_size=2", "evaluate=[]", f"output={tmp_path}/run",
+    ]  # fmt: skip
+    one = recipe.load(tmp_path / "r" / "sets" / "povid.yaml", words)
+    assert len(run.pairs(one, quiet=True)) == 6
+    write_json(tmp_path / "rows.json", rows[:9])
+    run.train(one, quiet=True)
+    assert read_json(tmp_path / "run" / "summary.json")["num_pairs"] == 6
+
+
 def test_filters(sets: Path, tmp_path: Path) -> None:
     rated = "{kind: vlfeedback, file: vlfeedback/vlfeedback_80k.jsonl, images: vlfeedback/merged_images, then: [%s]}"
     strong = read(node(rated % "filter: {chosen_model: [narrator-truth]}"), folder=tmp_path).pairs
@@ -245,8 +305,8 @@ def test_rows_at_fault_stop_the_run_and_ties_do_not(project: Path, tmp_path: Pat
 
 
 def test_the_first_pairs_need_no_store(sets: Path) -> None:
-    found = first_pairs(node(f"{{kind: concat, parts: [{povid('take: 2')}]}}"), rows=3)
-    assert (len(found.pairs), found.num_rows) == (3, 3)
+    found = first_pairs(node(f"{{kind: concat, parts: [{povid('take: 2')}, {povid()}]}}"), rows=3)
+    assert (len(found.pairs), found.num_rows) == (4, 4)  # two of each
     assert first_pairs(node(f"{{kind: mix, parts: [{{share: 1, data: {povid()}}}]}}"), rows=2).num_rows == 2
 
 
@@ -256,6 +316,9 @@ def test_supervised_rows_cannot_be_compared_unless_they_are_given_rejected_answe
     assert not recipe.compares(node(f"{{kind: concat, parts: [{povid()}, {supervised % ''}]}}"))
     assert recipe.compares(node(supervised % "replace: {answer: rejected, by: {kind: auto, file: b.json}}"))
     assert recipe.compares(node(f"{{kind: mix, parts: [{{share: 1, data: {povid()}}}]}}"))
+    replaced = supervised % "replace: {answer: rejected, by: {kind: auto, file: b.json}}"
+    assert recipe.replaces_rejected(node(f"{{kind: concat, parts: [{povid()}, {replaced}]}}"))
+    assert not recipe.replaces_rejected(node(povid()))
 
 
 def test_rows_without_a_rejected_answer_are_bad_rows_of_a_comparison(sets: Path, tmp_path: Path) -> None:

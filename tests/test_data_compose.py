@@ -209,6 +209,15 @@ def test_prompts_that_other_data_has_or_has_not() -> None:
     assert uids(found) == ["u1", "u2", "u3"]
 
 
+def test_a_prompt_is_known_by_its_coco_number_whatever_the_file() -> None:
+    def numbered(hashed: str) -> Pair:
+        images = (replace(PAIRS[0].prompt.images[0], sha256=hashed * 64),)
+        return replace(PAIRS[0], prompt=replace(PAIRS[0].prompt, images=images, split_group="coco:000000000009"))
+
+    assert len(seen([numbered("a")], [numbered("b")], wanted=True, match="prompt", told="seen")) == 1
+    assert len(seen([numbered("a")], PAIRS, wanted=True, match="prompt", told="seen")) == 0
+
+
 def test_an_answer_is_replaced_by_that_of_its_counterpart() -> None:
     others = [
         replace(pair(1, rejected="corrupted 1"), notes={"rejected_model": "oracle", "chosen_model": "no"}),

@@ -106,11 +106,11 @@ def report(
 def explain(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Show the resolved recipe: every value, what it means, and the source of each method."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from verisight import recipe as recipes
 
-    table = Table("key", "value", "meaning", "source", box=None, pad_edge=False)
+    table = Table(Column("key", overflow="fold"), "value", "meaning", "source", box=None, pad_edge=False)
     for row in recipes.explain(recipes.load(recipe, overrides or ())):
         table.add_row(row.key, str(row.value), row.meaning, row.source)
     Console().print(table)

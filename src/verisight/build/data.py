@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -61,17 +62,22 @@ def read(data: recipe.Data, *, folder: Path, key: str = "source.data", quiet: bo
 
 
 def first_pairs(data: recipe.Data, *, rows: int) -> Composed:
-    """Pairs of the first rows of the node's first file, whatever `then` would do with them. Nothing is stored."""
+    """Pairs of the first rows of every file below the node, `rows` in all, whatever `then` would do with them.
+
+    Nothing is stored.
+    """
     match data:
         case recipe.Rows() | recipe.Rated():
             found = _open(data).read(min(rows, data.limit or rows))
             return Composed(found.pairs, found.bad, found.num_rows, [])
         case recipe.Concat(parts=parts):
-            return first_pairs(parts[0], rows=rows)
+            below = parts
         case recipe.Mix(parts=shares):
-            return first_pairs(shares[0].data, rows=rows)
+            below = tuple(share.data for share in shares)
         case other:
             assert_never(other)
+    made = [first_pairs(part, rows=math.ceil(rows / len(below))) for part in below]
+    return _joined(made, Chain([one.pairs for one in made]), "", "")
 
 
 def _open(data: recipe.Rows | recipe.Rated) -> Reading:
@@ -110,6 +116,8 @@ def _stored(data: recipe.Rows | recipe.Rated, *, folder: Path, key: str, quiet: 
                     advance()
                     yield from outcome.pairs
 
+        for torn in folder.glob(f".{rows.name}.*.tmp"):  # of a killed run
+            torn.unlink()
         store(rows, pairs())
         write_jsonl(listed, (asdict(row) for row in bad))
         if not any(row.reason.startswith("image ") for row in bad):  # pictures may be mended before the next try

@@ -9,7 +9,7 @@ from typing import Literal
 from verisight.data.images import image_hash
 from verisight.data.texts import EQUAL
 from verisight.data.views import Chain, Replaced, View, split_turns
-from verisight.types import BadRow, Message, Pair, UserError
+from verisight.types import BadRow, Pair, UserError
 
 DRAWN = " > take "  # in the provenance of a pair, once a draw
 Match = Literal["prompt", "question", "prompt_and_chosen"]
@@ -123,27 +123,18 @@ def _draw(pair: Pair, seed: int) -> bytes:
     Every draw that the pair went through changes it: a part that was drawn before is no likelier to be drawn again.
     """
     prompt = pair.prompt
-    shown = prompt.split_group if prompt.images else ""
-    turns = [
-        turn.text for answer in pair.group.answers for turn in (Message("assistant", answer.text), *answer.follow_up)
-    ]
-    return _digest(
-        "\0".join(
-            (
-                f"{seed} {prompt.provenance.count(DRAWN)}",
-                shown,
-                *(turn.text for turn in prompt.history),
-                prompt.text,
-                *turns,
-            )
-        )
-    )
+    before = [turn.text for turn in prompt.history]
+    said = [text for answer in pair.group.answers for text in (answer.text, *(turn.text for turn in answer.follow_up))]
+    return _digest("\0".join((f"{seed} {prompt.provenance.count(DRAWN)}", _shown(pair), *before, prompt.text, *said)))
 
 
-def _pictures(pair: Pair) -> str:
-    """Names the prompt's pictures by content where that is known, else by their group."""
-    hashes = [ref.sha256 for ref in pair.prompt.images]
-    return " ".join(map(str, hashes)) if hashes and all(hashes) else pair.prompt.split_group
+def _shown(pair: Pair) -> str:
+    """Names the prompt's pictures: one of COCO by its number, others by content where that is known, else by group."""
+    images, group = pair.prompt.images, pair.prompt.split_group
+    if not images or (len(images) == 1 and group.startswith("coco:")):
+        return group if images else ""
+    hashes = [ref.sha256 for ref in images]
+    return " ".join(map(str, hashes)) if all(hashes) else group
 
 
 def _key(pair: Pair, match: Match) -> bytes:
@@ -153,7 +144,7 @@ def _key(pair: Pair, match: Match) -> bytes:
     if match == "question":
         return _digest(question)
     history = [turn.text for turn in prompt.history]
-    parts = [_pictures(pair), *history, question]
+    parts = [_shown(pair), *history, question]
     return _digest("\0".join([*parts, pair.chosen.text.strip()] if match == "prompt_and_chosen" else parts))
 
 

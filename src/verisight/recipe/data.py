@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -110,6 +110,9 @@ class Replace(Node):
         return self
 
 
+_StepName = Literal["take", "filter", "split", "prompts", "replace"]
+
+
 def _step(value: Any) -> Any:
     """`take: 5000` and `filter: {...}` as the nodes they stand for."""
     if not isinstance(value, list | tuple):
@@ -118,17 +121,22 @@ def _step(value: Any) -> Any:
 
 
 def _written_out(entry: Any) -> Any:
-    if not isinstance(entry, dict) or len(entry) != 1:
+    if not isinstance(entry, dict) or "kind" in entry:
         return entry
+    if len(entry) != 1:
+        raise ValueError(f"found a step with the keys {', '.join(map(str, entry))}; accepted: one step an entry")
     ((name, content),) = entry.items()
     if name == "take" and not isinstance(content, dict):
         return {"kind": "take", "num": content}
-    known = name in ("take", "filter", "split", "prompts", "replace")
-    return {"kind": str(name)} | content if known and isinstance(content, dict) else entry
+    if name in get_args(_StepName) and isinstance(content, dict):
+        return {"kind": str(name)} | content
+    accepted = f"take: NUMBER, or one of {', '.join(get_args(_StepName))} with its settings in braces"
+    raise ValueError(f"found the step {name}: {content!r}; accepted: {accepted}")
 
 
 Step = Annotated[Take | Filter | Split | Prompts | Replace, Field(discriminator="kind")]
-Then = Annotated[tuple[Step, ...], BeforeValidator(_step), about("what is done with the pairs, in this order")]
+Written = BeforeValidator(_step, json_schema_input_type=tuple[Step | dict[_StepName, Any], ...])
+Then = Annotated[tuple[Step, ...], Written, about("what is done with the pairs, in this order")]
 Rule = Annotated[AllPairs | BestWorst | Margin, Field(discriminator="kind")]
 
 
@@ -196,7 +204,7 @@ for _node in (Prompts, Replace, Rows, Rated, Concat, Part, Mix):
 
 def compares(data: Rows | Rated | Concat | Mix) -> bool:
     """Whether its rows have rejected answers, as far as can be said before they are read."""
-    if replaces_rejected(data):
+    if any(isinstance(step, Replace) and step.answer == "rejected" for step in data.then):
         return True
     match data:
         case Rows(kind=kind):
@@ -210,5 +218,13 @@ def compares(data: Rows | Rated | Concat | Mix) -> bool:
 
 
 def replaces_rejected(data: Rows | Rated | Concat | Mix) -> bool:
-    """Whether a step of the node gives its pairs other rejected answers."""
-    return any(isinstance(step, Replace) and step.answer == "rejected" for step in data.then)
+    """Whether a step of the node, or of one below it, gives pairs other rejected answers."""
+    if any(isinstance(step, Replace) and step.answer == "rejected" for step in data.then):
+        return True
+    match data:
+        case Concat(parts=parts):
+            return any(map(replaces_rejected, parts))
+        case Mix(parts=shares):
+            return any(replaces_rejected(share.data) for share in shares)
+        case _:
+            return False

@@ -163,7 +163,8 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         _clear(folder)
         return model
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
-    if isinstance(recipe.source, Generated) and recipe.source.when == "offline":
+    known = isinstance(recipe.source, Generated) and recipe.source.when == "offline"
+    if known or (folder / "pairs.parquet").exists():  # an offline source's were looked at before
         rows = pairs(recipe, quiet=quiet)
     else:
         rows = build.examples(recipe, quiet=quiet)
