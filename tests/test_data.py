@@ -13,7 +13,6 @@ from verisight.data.files import (
     read_json,
     read_jsonl,
     replacing,
-    sha256_file,
     write_atomic,
     write_json,
     write_jsonl,
@@ -106,8 +105,8 @@ def test_any_other_malformed_line_is_named(tmp_path: Path, line: str) -> None:
 def test_sha256(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")
-    assert sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert image_hash(ImageRef(path=path)) == image_hash(ImageRef(data=b"abc")) == sha256_file(path)
+    assert image_hash(ImageRef(path=path)) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert image_hash(ImageRef(path=path)) == image_hash(ImageRef(data=b"abc"))
 
 
 def test_claim_run_folder(tmp_path: Path) -> None:
@@ -160,7 +159,9 @@ def test_a_row_of_several_turns_is_one_pair(tmp_path: Path) -> None:
     rows = [row("<image>\nA?", "a", id="x"), row("<image>\nA?", "a", "B? <image>", "b", image="sub/a.png")]
     pair = read(tmp_path, *rows).pairs[1]
     assert pair.prompt.uid == "1:7"
-    assert pair.prompt.images == (ImageRef(path=tmp_path / "a.png", sha256=sha256_file(tmp_path / "a.png")),)
+    assert pair.prompt.images == (
+        ImageRef(path=tmp_path / "a.png", sha256=image_hash(ImageRef(path=tmp_path / "a.png"))),
+    )
     assert (pair.prompt.split_group, pair.prompt.provenance) == ("name:a.png", "set.json#1")
     assert pair.chosen == Answer("a", (Message("user", "B?"), Message("assistant", "b")))
     assert (pair.rejected, pair.origin, pair.notes["placeholder"]) == ((), "llava_instruct", "start")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from verisight.data.images import FORMATS, ImageChecker, ImageError, check_image, load_image
+from verisight.data.images import FORMATS, ImageChecker, ImageError, load_image
 from verisight.data.images import resolve_image as resolve
 from verisight.types import ImageRef, UserError
 
@@ -107,14 +107,14 @@ def test_truncated(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "cut.bin"
     path.write_bytes(data[: int(len(data) * 0.7)])
     with pytest.raises(ImageError, match=r"image truncated: .*cut\.bin") as error:
-        check_image(ImageRef(path=path))
+        load_image(ImageRef(path=path))
     assert error.value.reason == "image truncated"
 
 
 def test_a_whole_webp_of_nonsense_is_unreadable_not_truncated() -> None:
     data = encode(Image.fromarray(NOISE), "WEBP")
     with pytest.raises(ImageError, match="image unreadable"):
-        check_image(ImageRef(data=data[:16] + bytes(len(data) - 16)))
+        load_image(ImageRef(data=data[:16] + bytes(len(data) - 16)))
 
 
 def test_missing_folder_empty_and_foreign(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_missing_folder_empty_and_foreign(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "other.ppm")
     for name in ("none.png", ".", "empty.png", "text.png", "other.ppm"):
         with pytest.raises(ImageError) as error:
-            check_image(ImageRef(path=tmp_path / name))
+            load_image(ImageRef(path=tmp_path / name))
         reasons[name] = error.value.reason
         assert str(error.value).startswith(f"{error.value.reason}: {tmp_path}")
     assert reasons == {
@@ -148,7 +148,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_bombs_are_refused_by_their_header(side: int) -> None:
     """64, 100 and 900 million pixels: Pillow is silent, warns, raises. The last would decode to 2.7 GB."""
     with pytest.raises(ImageError, match="image too large: picture held as bytes") as error:
-        check_image(ImageRef(data=png_header(side, side)))
+        load_image(ImageRef(data=png_header(side, side)))
     assert error.value.reason == "image too large"
 
 

@@ -205,6 +205,7 @@ def scarred(draw: st.DrawFn, content: bytes) -> bytes:
 @PROFILE
 @given(data=st.data())
 def test_a_file_of_mutated_bytes(room: Path, container: str, data: st.DataObject) -> None:
+    """A file that cannot be read at all is one error; else every row is accounted for, which `told` checks."""
     kind = "rlhf_v"
     path = room / f"bytes.{container}"
     if container == "tsv":

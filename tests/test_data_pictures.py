@@ -1,47 +1,18 @@
 """Which picture a name means, in a folder and in an archive, and which names mean none."""
 
 import hashlib
-import io
 import os
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from picture_files import COCO, TRAIN, VAL, fill, png, shade
 from verisight.data.encoded import ImageError
-from verisight.data.images import image_hash, load_image
+from verisight.data.images import image_hash
 from verisight.data.pictures import SUBFOLDERS, Pictures
-from verisight.types import ImageRef, UserError
-
-COCO = "000000442786.jpg"
-TRAIN, VAL = f"COCO_train2014_{COCO}", f"COCO_val2014_{COCO}"
-
-
-def png(shade: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (shade, shade, shade)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def shade(ref: ImageRef) -> int:
-    return load_image(ref).getpixel((0, 0))[0]
-
-
-def fill(root: Path, names: Iterable[str], *, as_zip: bool) -> Path:
-    """A folder or an archive of pictures; the n-th is of shade n, counted from 1."""
-    if as_zip:
-        root = root.with_suffix(".bin")  # told by content
-        with zipfile.ZipFile(root, "w") as archive:
-            for number, name in enumerate(names, 1):
-                archive.writestr(name, png(number))
-        return root
-    root.mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate(names, 1):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(number))
-    return root
+from verisight.types import UserError
 
 
 def pack(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -14,7 +14,6 @@ from verisight.types import UserError
 
 if TYPE_CHECKING:
     from verisight.data.check_leaks import Against
-    from verisight.data.pairing import Rule
     from verisight.data.readers import Reading
     from verisight.types import Pair
 
@@ -248,24 +247,11 @@ class _Flow:
 def _open(
     path: Path, *, images: Path | None, kind: str, rule: str | None, text_only: bool, decode: bool = True
 ) -> Reading:
-    made = None if rule is None else _rule(rule)
+    from verisight.data.pairing import read_rule
     from verisight.data.readers import open_data
 
+    made = None if rule is None else read_rule(rule)
     return open_data(path, kind=kind, images=images, check_images=decode, text_only=text_only, rule=made)
-
-
-def _rule(text: str) -> Rule:
-    from verisight.data.pairing import AllPairs, BestWorst, Margin, number
-
-    name, _, least = text.partition(":")
-    match name, number(least):
-        case "all_pairs", None if not least:
-            return AllPairs()
-        case "best_worst", None if not least:
-            return BestWorst()
-        case "margin", float(value) if value > 0:
-            return Margin(value)
-    raise UserError(f"--rule: found {text!r}; accepted: all_pairs, best_worst, margin:NUMBER with a number above 0")
 
 
 def _check_out(reading: Reading, out: Path, *others: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -95,12 +94,6 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with replacing(path) as handle:
         for row in rows:
             handle.write(_line(row))
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of the file's bytes, read in pieces."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def claim_run_folder(folder: Path, recipe_hash: str) -> bool:

@@ -37,11 +37,6 @@ def load_image(ref: ImageRef, *, max_pixels: int = MAX_PIXELS, exif_transpose: b
     return _decode(encoded_bytes(ref), where=where_is(ref), max_pixels=max_pixels, exif_transpose=exif_transpose)
 
 
-def check_image(ref: ImageRef) -> None:
-    """Decode the whole picture and forget it; raises what `load_image` raises."""
-    load_image(ref)
-
-
 def image_hash(ref: ImageRef) -> str:
     """Hex SHA-256 of the encoded bytes, taken from the reference when it knows it.
 

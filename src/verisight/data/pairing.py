@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
+from verisight.types import UserError
+
 TIE = "tie"
 NO_SCORE = "rating is not a number"
 NARROW = "gap below the margin"
@@ -69,6 +71,19 @@ class BestWorst:
 
 
 Rule = AllPairs | BestWorst | Margin
+
+
+def read_rule(text: str) -> Rule:
+    """A rule by its name, as `--rule` takes it; raises UserError for any other text."""
+    name, _, least = text.partition(":")
+    match name, number(least):
+        case "all_pairs", None if not least:
+            return AllPairs()
+        case "best_worst", None if not least:
+            return BestWorst()
+        case "margin", float(value) if value > 0:
+            return Margin(value)
+    raise UserError(f"--rule: found {text!r}; accepted: all_pairs, best_worst, margin:NUMBER with a number above 0")
 
 
 def number(text: object) -> float | None:
