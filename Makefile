@@ -19,7 +19,7 @@ check: $(VENV)/developed
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
-# About half an hour on one core, 6 GB of memory; `python benchmarks/dpo_step.py --quick --only llava-lora` is 2 minutes.
+# About an hour on one core, 6 GB of memory; `python benchmarks/dpo_step.py --quick --only llava-lora` is 2 minutes.
 bench: $(VENV)/measured
 	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/bdhs.py

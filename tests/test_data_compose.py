@@ -189,6 +189,13 @@ def test_pairs_that_share_a_picture_over_others_stay_together() -> None:
         assert sorted(sides) == [0, 4]
 
 
+def test_the_side_of_a_picture_without_number_goes_by_its_file() -> None:
+    """Not by the names that one set gives it: another set has others."""
+    named = [replace(one, origin=origin) for origin in ("0", "z") for one in PAIRS[:40]]
+    sides = [{one.prompt.uid for one in split(named[i : i + 40], "train", share=0.5, seed=0)} for i in (0, 40)]
+    assert sides[0] == sides[1]
+
+
 def test_equal_names_in_different_sets_are_different_pictures() -> None:
     rows = [replace(PAIRS[0], origin="a"), replace(pair(1), origin="b")]
     rows[1] = replace(rows[1], prompt=replace(rows[1].prompt, split_group=rows[0].prompt.split_group))
@@ -236,5 +243,10 @@ def test_an_answer_is_replaced_by_that_of_its_counterpart() -> None:
         (0, "no counterpart", False), (2, "no counterpart", False), (3, "chosen equals rejected", False),
         (4, "counterpart has no such answer", False),
     ]  # fmt: skip
+    licensed = [
+        replace(one, notes={"license": tag}) for one, tag in ((rows[1], "cc-by-4.0"), (others[0], "cc-by-nc-4.0"))
+    ]
+    found, _ = replace_answer(licensed[:1], licensed[1:], "rejected", match="prompt", told="rejected from")
+    assert found[0].notes["license"] == "cc-by-4.0 and cc-by-nc-4.0"
     found, bad = replace_answer(rows[2:3], others, "chosen", match="prompt", told="chosen from")
     assert (found[0].chosen.text, found[0].rejected[0].text, bad) == ("another", "wrong 2", [])
