@@ -331,4 +331,4 @@ def test_rows_without_a_rejected_answer_are_bad_rows_of_a_comparison(sets: Path,
         ],
     )
     with pytest.raises(UserError, match=r"4 of 4 rows .* no rejected answer: 4"):
-        build.examples(one)
+        build.examples(one, "source", one.source)

@@ -1,12 +1,14 @@
 """Whole runs: what they keep on disk, and settings that have to reach the model."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tiny import pair
+from tiny import pair, prompt
 from user_files import assert_same_weights, weights
 from verisight import build, recipe
 from verisight.data.files import read_jsonl
@@ -113,20 +115,23 @@ def test_adapters_go_everywhere_where_the_recipe_says_so(made):
 
 @pytest.mark.parametrize("scope", ["all", "answer"])
 def test_what_a_mask_hides_from_whom_reaches_the_view(scope):
-    view = build.hallucinate(recipe.Negatives(view=recipe.Masked(rho=0.5, scope=scope), check=recipe.Always())).view
-    sight = view.draw(num_image_tokens=64, rng=np.random.default_rng(0))
+    view = build.hallucinate(
+        recipe.Negatives(view=recipe.Masked(rho=0.5, scope=scope), check=recipe.Always()), [], folder=Path(), seed=0
+    ).view
+    many = SimpleNamespace(num_image_tokens=lambda prompts: [64] * len(prompts))
+    sight = view.look(many, [prompt(0)], rngs=[np.random.default_rng(0)])[0].sight
     assert (sight.scope, sight.drops) == (scope, scope == "all")
 
 
 def test_a_cache_that_cannot_be_made_is_said_before_a_model_loads(made, monkeypatch):
-    monkeypatch.setattr("verisight.build.load_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("verisight.build.models.load_model", lambda *_, **__: pytest.fail("a model was opened"))
     (made / "file").touch()
     with pytest.raises(UserError, match=r"train\.cache: .*file cannot be made \(File exists\); accepted: a folder"):
         ran(made, "nowhere", "train.reference=cached", f"train.cache={made / 'file'}")
 
 
 def test_compact_positions_and_three_axes_are_refused_before_a_model_loads(made, monkeypatch):
-    monkeypatch.setattr("verisight.build.load_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("verisight.build.models.load_model", lambda *_, **__: pytest.fail("a model was opened"))
     (made / "qwen").mkdir()
     (made / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     (made / "qwen" / "model.safetensors").touch()

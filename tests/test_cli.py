@@ -51,7 +51,7 @@ def files(template: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> F
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a model fails the test."""
-    monkeypatch.setattr("verisight.build.load_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("verisight.build.models.load_model", lambda *_, **__: pytest.fail("a model was opened"))
 
 
 def refused(*words: object) -> str:
@@ -111,7 +111,7 @@ def test_the_guard_sees_a_model_being_opened(files: Files, no_model: None) -> No
         ("objective.bta=1", "command line: objective.bta: found an unknown key (did you mean beta?)"),
         ("train.steps=many", "command line: train.steps: found 'many'; accepted: a valid integer"),
         ("train.steps=0", "train.steps: found 0; accepted: greater than or equal to 1"),
-        ("objective={kind: ipo}", "objective.kind: found 'ipo' (did you mean dpo?); accepted: dpo, sft"),
+        ("source={kind: onlin}", "source.kind: found 'onlin' (did you mean online?); accepted: offline, generated, online"),
     ],
 )
 def test_settings_that_do_not_exist(verb: str, override: str, message: str, files: Files, no_model: None) -> None:

@@ -98,6 +98,7 @@ def test_the_columns_are_the_documented_ones(tmp_path: Path) -> None:
         "extra_rejected": ["d"],
         "weights": [0.25, 0.75],
         "notes": '{"round": 2}',
+        "rejected_images": [],
     }
     assert read_pairs(tmp_path / "pairs.parquet").pairs[0].notes == {"round": 2, "license": "cc-by-4.0"}
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,10 +200,10 @@ def test_hiding_image_tokens_is_dropping_them(policy):
 
 @pytest.mark.parametrize(("rho", "low", "high"), [(0.0, 0, 0), (0.9, 0.88, 0.92), (0.99, 0.983, 0.996), (1.0, 1, 1)])
 def test_the_mask_hides_the_share_rho(rho, low, high):
-    rng = np.random.default_rng(0)
-    keep = Masked(rho).draw(num_image_tokens=5000, rng=rng).keep
-    assert low <= 1 - keep.mean() <= high
-    assert 0 < rho < 1 or np.array_equal(keep, Masked(rho).draw(num_image_tokens=5000, rng=rng).keep)
+    many = SimpleNamespace(num_image_tokens=lambda prompts: [5000] * len(prompts))
+    first, second = Masked(rho).look(many, [prompt(0)] * 2, rngs=[np.random.default_rng(0)] * 2)
+    assert low <= 1 - first.sight.keep.mean() <= high
+    assert 0 < rho < 1 or np.array_equal(first.sight.keep, second.sight.keep)
 
 
 def test_more_or_fewer_flags_than_image_tokens_are_an_error(policy):

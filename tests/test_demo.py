@@ -113,7 +113,7 @@ def table(shown: str) -> str:
 def test_another_seed_in_the_same_folder_is_refused_before_any_work(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verisight.build.load_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("verisight.build.models.load_model", lambda *_, **__: pytest.fail("a model was opened"))
     refused = verisight("demo", "--out", demo.folder, "--seed", 1)
     assert refused.code == 2
     assert "bdhs_dpo: already holds another run" in refused.err

@@ -40,6 +40,8 @@ class Scripted:
 class KeptIn:
     """Keeps a candidate in the given round of its reference; similarity 0.99 until then, 0.5 from there on."""
 
+    notes = {"encoder": "scripted", "eps": 0.97}  # noqa: RUF012
+
     def __init__(self, rounds):
         self.rounds, self.seen = rounds, dict.fromkeys(rounds, 0)
 
@@ -213,12 +215,14 @@ def test_always_keeps_and_measures_nothing():
 
 
 def test_views():
-    rng = np.random.default_rng(0)
-    first, second = (Masked(0.5, "compact").draw(num_image_tokens=64, rng=rng) for _ in range(2))
-    assert first.positions == "compact"
-    assert first.keep.shape == (64,)
-    assert (first.keep != second.keep).any()
-    assert Clean().draw(num_image_tokens=64, rng=rng) == Sight()
+    rngs = [np.random.default_rng(0)]
+    first, second = (Masked(0.5, "compact").look(Scripted(None), PROMPTS[:1], rngs=rngs)[0] for _ in range(2))
+    assert first.sight.positions == "compact"
+    assert first.sight.keep.shape == (16,)
+    assert (first.sight.keep != second.sight.keep).any()
+    assert first.notes == {"kind": "masked", "kept": int(first.sight.keep.sum()), "of": 16}
+    [clean] = Clean().look(Scripted(None), PROMPTS[:1], rngs=rngs)
+    assert (clean.prompt, clean.sight) == (PROMPTS[0], Sight())
 
 
 TINY = Hallucinate(

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny import REJECTED, pair, prompt, tiny_policy
+from tiny import CHOSEN, REJECTED, pair, prompt, tiny_policy
 from verisight.models.reference import Reference
 from verisight.objectives.preference import dpo, sft
-from verisight.train.preference import Dpo, PreferenceStep, SftStep
+from verisight.train.preference import Dpo, Mean, PreferenceStep, SftStep
 from verisight.types import Answer, Group, Pair
 
 f64 = torch.float64
@@ -139,3 +139,60 @@ def test_the_sft_step_looks_at_chosen_answers_only(moved):
     torch.testing.assert_close(outcome.loss, -scores.logp_sum / scores.num_tokens)
     assert outcome.sums["chosen_logp_mean"] == pytest.approx(-outcome.sums["loss"])
     assert outcome.sums["num_tokens"] == scores.num_tokens.sum().item()
+
+
+MIXED = [pair(0), averaged(1), Pair(prompt(2), Answer(REJECTED), (Answer("Yes"),), (1.0,), "online"), pair(3)]
+
+
+def alone(policy, one, k):
+    """(tokens,) log-probs of answer k of a pair, scored by itself."""
+    return policy.score([Group(one.prompt, (one.group.answers[k],))]).token_logp
+
+
+def test_by_origin_is_each_origin_by_itself(moved):
+    """Sums of a mixed batch are those of the batches it is mixed of, and add up to the whole."""
+    policy, reference, start = moved
+    step = PreferenceStep(policy, reference, Dpo(0.2))
+    whole = step(MIXED)
+    assert set(whole.by_origin) == {"offline", "averaged", "online"}
+    for origin, found in whole.by_origin.items():
+        apart = [one for one in MIXED if one.origin == origin]
+        assert found["num"] == len(apart) == whole.origins[origin]
+        assert found == pytest.approx(step(apart).by_origin[origin], rel=1e-3)
+    total = {name: sum(sums[name] for sums in whole.by_origin.values()) for name in found}
+    assert total["num"] == len(MIXED)
+    assert total["margin"] == pytest.approx(whole.sums["margin_mean"], rel=1e-5)
+    assert total["accuracy"] == whole.sums["accuracy"]
+    for name in ("chosen_logratio_sum", "rejected_logratio_sum"):
+        assert total[name] == pytest.approx(whole.sums[name], rel=1e-5)
+    two = whole.by_origin["averaged"]
+    lengths, logps = zip(
+        *((len(t), t.sum().item()) for t in (alone(policy, MIXED[1], k) for k in range(3))), strict=True
+    )
+    assert two["chosen_tokens"] == lengths[0]
+    assert two["rejected_tokens"] == 0.25 * lengths[1] + 0.75 * lengths[2]
+    assert two["chosen_logp_sum"] == pytest.approx(logps[0], rel=1e-5)
+    assert two["rejected_logp_sum"] == pytest.approx(0.25 * logps[1] + 0.75 * logps[2], rel=1e-5)
+    gone = [logp - alone(start, MIXED[1], k).sum().item() for k, logp in enumerate(logps)]
+    assert two["rejected_logratio_sum"] == pytest.approx(0.25 * gone[1] + 0.75 * gone[2], rel=1e-3)
+
+
+def test_margins_are_reduced_and_sums_are_sums(moved):
+    policy, reference, _ = moved
+    total = PreferenceStep(policy, reference, Dpo(0.2))([pair(0)]).by_origin["offline"]
+    mean = PreferenceStep(policy, reference, Dpo(0.2), Mean())([pair(0)]).by_origin["offline"]
+    assert total["margin"] == pytest.approx(total["chosen_logratio_sum"] - total["rejected_logratio_sum"], rel=1e-3)
+    per_token = [total[f"{side}_logratio_sum"] / total[f"{side}_tokens"] for side in ("chosen", "rejected")]
+    assert mean["margin"] == pytest.approx(per_token[0] - per_token[1], rel=1e-3)
+    assert {name: mean[name] for name in mean if name not in ("margin", "accuracy")} == {
+        name: total[name] for name in total if name not in ("margin", "accuracy")
+    }
+
+
+def test_the_sft_step_reports_by_origin(moved):
+    policy, _, _ = moved
+    outcome = SftStep(policy)([pair(0), Pair(prompt(2), Answer(CHOSEN), origin="gold")])
+    assert {origin: sums["num"] for origin, sums in outcome.by_origin.items()} == {"offline": 1, "gold": 1}
+    scores = alone(policy, pair(0), 0)
+    assert outcome.by_origin["offline"]["chosen_logp_sum"] == pytest.approx(scores.sum().item(), rel=1e-5)
+    assert outcome.by_origin["offline"]["chosen_tokens"] == len(scores)

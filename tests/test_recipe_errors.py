@@ -121,7 +121,7 @@ BAD_VALUES = [
         "model.tune.targets: found 'vision'; accepted: 'language' or 'all' (whose",
     ),
     ("objective: dpo", "objective: found 'dpo'; accepted: a mapping of keys (how answers are compared)"),
-    ("objective: {kind: 3}", "objective.kind: found 3; accepted: dpo, sft"),
+    ("objective: {kind: 3}", "objective.kind: found 3; accepted: dpo, ipo, slic, calibrated_slic, gpo, dpop, rpo, mdpo, ddpo, sft"),
     ("objective: {label_smoothing: 0.5}", "objective.label_smoothing: found 0.5; accepted: less than 0.5"),
     (
         "source: {negatives: {view: {rhoo: 1}}}",
@@ -216,7 +216,7 @@ CONTRADICTIONS = [
     ),
     (
         ["source.when=online", "train.reference=cached"],
-        "train.reference: found cached with source.when online, whose pairs are not known beforehand; "
+        "train.reference: found cached with a source whose pairs are not known beforehand; "
         "accepted: auto, adapter_off or frozen_copy",
     ),
     (
@@ -254,7 +254,7 @@ def test_contradictions_are_listed_together_with_their_files(base: Path) -> None
     text = refusal(base, "objective.kind=sft", "train.reference=adapter_off")
     assert text.splitlines() == [
         "recipes/base.yaml: source.kind: found generated with objective sft, which ignores rejected answers; "
-        "accepted: a source of kind offline",
+        "accepted: a source of kind offline, or mixed of such",
         "command line: train.reference: found adapter_off with objective sft, which has none; accepted: auto",
         "command line: train.reference: found adapter_off with full tuning, which has no adapter; "
         "accepted: auto, frozen_copy or cached",

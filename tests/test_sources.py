@@ -1,8 +1,8 @@
 """Sources: every one of them gives exactly n pairs and continues mid-stream as if nothing had happened."""
 
 import json
-import math
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -13,7 +13,7 @@ from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided
 from verisight.negatives.views import Masked
-from verisight.sources.generated import NO_PAIR, Generated, generate_pairs
+from verisight.sources.generated import NO_PAIR, Generated, generate_pairs, paired
 from verisight.sources.offline import Offline
 from verisight.types import Answer, Pair, UserError
 
@@ -36,13 +36,20 @@ class Told:
         texts = [
             f" {r} " if p.uid in self.equal else f"{p.uid} at {seed}" for p, r in zip(prompts, references, strict=True)
         ]
-        return [Negative(text, 1 + i % 2, i % 2 == 0, math.nan if i else 0.12345) for i, text in enumerate(texts)]
+        return [Negative(text, 1 + i % 2, i % 2 == 0, None if i else 0.12345) for i, text in enumerate(texts)]
+
+
+PAIRED = partial(paired, origin="bdhs_attn")
+
+
+def generating(method, *, seed=3):
+    return Generated(Offline(EXAMPLES, seed=seed), method, join=PAIRED, seed=seed)
 
 
 SOURCES = {
     "offline": lambda: Offline(PAIRS, seed=3),
-    "generated, by rule": lambda: Generated(EXAMPLES, Told(equal=("row1", "row4")), origin="told", seed=3),
-    "generated, tiny policy": lambda: Generated(EXAMPLES, BDHS, origin="bdhs_attn", seed=3),
+    "generated, by rule": lambda: generating(Told(equal=("row1", "row4"))),
+    "generated, tiny policy": lambda: generating(BDHS),
 }
 
 
@@ -91,37 +98,38 @@ def test_offline_needs_a_pair():
 
 def test_generated_asks_anew_at_every_draw_with_a_new_seed(policy):
     told = Told()
-    source = Generated(EXAMPLES, told, origin="told", seed=2)
+    source = generating(told, seed=2)
     drawn = [p for _ in range(4) for p in source.draw(7, policy)]
     assert len(set(told.seeds)) == 4
     assert len({p.rejected[0].text for p in drawn}) == 28
     first = drawn[0]
-    assert (first.origin, first.chosen.text, first.weights) == ("told", CHOSEN, (1.0,))
-    assert first.notes == {"round": 1, "guided": True, "similarity": 0.1235}
-    assert drawn[1].notes == {"round": 2, "guided": False, "similarity": None}
+    assert (first.origin, first.chosen.text, first.weights) == ("bdhs_attn", CHOSEN, (1.0,))
+    nothing = {"view": {}, "written": []}
+    assert first.notes == {"round": 1, "guided": True, "similarity": 0.1235} | nothing
+    assert drawn[1].notes == {"round": 2, "guided": False, "similarity": None} | nothing
 
 
 def test_generated_uses_the_policy_it_is_given(policy):
     other = tiny_policy(seed=9)
-    first, second = (Generated(EXAMPLES, BDHS, origin="b", seed=0).draw(5, p) for p in (policy, other))
+    first, second = (generating(BDHS, seed=0).draw(5, p) for p in (policy, other))
     assert [p.prompt.uid for p in first] == [p.prompt.uid for p in second]
     assert first != second
 
 
 def test_generated_passes_over_answers_equal_to_the_chosen_one(policy):
     told = Told(equal=("row1", "row4"))
-    source = Generated(EXAMPLES, told, origin="told", seed=0)
+    source = generating(told, seed=0)
     drawn = source.draw(10, policy)
     assert {p.prompt.uid for p in drawn} == {"row0", "row2", "row3", "row5", "row6"}
-    assert source.num_equal == 4
+    assert source.counts() == {NO_PAIR: 4}
     assert sum(map(len, told.batches)) == 14
 
 
 def test_generated_gives_up_when_everything_is_equal(policy):
     told = Told(equal=[p.prompt.uid for p in EXAMPLES])
-    with pytest.raises(RuntimeError, match="4 draws in a row gave only negatives equal"):
-        Generated(EXAMPLES, told, origin="told", seed=0, retries=3).draw(2, policy)
-    assert len(told.seeds) == 4
+    with pytest.raises(UserError, match=r"160 examples in a row gave no pair .*rejected equals chosen, or is empty: 160"):
+        generating(told, seed=0).draw(2, policy)
+    assert len(told.seeds) == 80
 
 
 class Killed(Exception):
@@ -143,7 +151,7 @@ class KilledAfter:
 
 def generated(policy, method, journal, **options):
     made, bad = generate_pairs(
-        policy, EXAMPLES, method, journal=journal, **{"origin": "bdhs_attn", "seed": 4, "batch_size": 2} | options
+        policy, EXAMPLES, method, journal=journal, **{"join": PAIRED, "seed": 4, "batch_size": 2} | options
     )
     return list(made), bad
 
@@ -167,7 +175,7 @@ def test_a_journal_of_other_rows_is_refused(policy, tmp_path):
     journal = tmp_path / "journal.jsonl"
     generated(policy, BDHS, journal)
     with pytest.raises(UserError, match="line 1 was made for another row than"):
-        generate_pairs(policy, EXAMPLES[::-1], BDHS, origin="bdhs_attn", seed=4, batch_size=2, journal=journal)
+        generate_pairs(policy, EXAMPLES[::-1], BDHS, join=PAIRED, seed=4, batch_size=2, journal=journal)
 
 
 def test_a_half_written_journal_row_is_made_again(policy, tmp_path):
@@ -188,7 +196,7 @@ def test_generated_pairs_do_not_depend_on_the_batch_size(policy, tmp_path, batch
 def test_an_answer_equal_to_the_chosen_is_reported_and_no_pair(policy, tmp_path):
     examples = [replace(e, chosen=Answer(f"{CHOSEN}\n")) for e in EXAMPLES]
     pairs, [bad] = generate_pairs(
-        policy, examples, Told(equal=("row4",)), origin="told", seed=0, batch_size=3, journal=tmp_path / "j.jsonl"
+        policy, examples, Told(equal=("row4",)), join=PAIRED, seed=0, batch_size=3, journal=tmp_path / "j.jsonl"
     )
     assert [p.prompt.uid for p in pairs] == ["row0", "row1", "row2", "row3", "row5", "row6"]
     assert (bad.file, bad.row, bad.reason) == ("tiny#4", 4, NO_PAIR)

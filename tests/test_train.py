@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided
 from verisight.negatives.views import Masked
-from verisight.sources.generated import Generated
+from verisight.sources.generated import Generated, paired
 from verisight.sources.offline import Offline
 from verisight.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from verisight.train.loop import Optimization, fit, lr_fraction
@@ -36,7 +37,7 @@ def setup(kind):
     policy.tune(LORA if "lora" in kind else None, train_projector=True)
     source = Offline(PAIRS, seed=1)
     if "online" in kind:
-        source = Generated(PAIRS, BDHS, origin="bdhs_attn", seed=1)
+        source = Generated(Offline(PAIRS, seed=1), BDHS, join=partial(paired, origin="bdhs_attn"), seed=1)
     if "sft" in kind:
         return policy, source, SftStep(policy)
     reference = Reference(policy, mode="adapter_off" if policy.has_adapter else "frozen_copy")

@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def forbid_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verisight.build.load_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("verisight.build.models.load_model", lambda *_, **__: pytest.fail("a model was opened"))
 
 
 def answer_of(run: Path, picture: str) -> str:

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from verisight.cli_data import data_app
+from verisight.cli_judge import judge_app
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 pocket_app = typer.Typer(no_args_is_help=True, help="The built-in world: its data, its model, and what it is worth.")
 app.add_typer(pocket_app, name="pocket")
 app.add_typer(data_app, name="data")
+app.add_typer(judge_app, name="judge")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]
@@ -45,12 +47,12 @@ def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
 
     loaded = recipes.load(recipe, overrides or ())
     from verisight.data.files import read_jsonl
-    from verisight.study.run import EQUAL_PAIRS
+    from verisight.study.prepare import EQUAL_PAIRS
     from verisight.study.run import pairs as make_pairs
 
-    made, equal = make_pairs(loaded, quiet=quiet), loaded.output / EQUAL_PAIRS
-    typer.echo(f"{len(made)} pairs in {loaded.output / 'pairs.parquet'}")
-    if equal.exists():
+    made, folder = make_pairs(loaded, quiet=quiet), loaded.output
+    typer.echo(f"{len(made)} pairs in {', '.join(str(file) for file in sorted(folder.glob('pairs*.parquet')))}")
+    for equal in sorted(folder.glob(f"{EQUAL_PAIRS}*.jsonl")):
         typer.echo(f"{len(read_jsonl(equal))} examples gave no pair, the two answers being equal: {equal}")
     for pair in made[:3]:
         typer.echo(f"\n  {pair.prompt.text}\n  chosen:   {pair.chosen.text}\n  rejected: {pair.rejected[0].text}")

@@ -79,7 +79,8 @@ class Pair:
     """One chosen answer and the rejected ones (none in a supervised row, usually one, two for averaged DPO).
 
     `weights` weighs the rejected answers (sums to 1). `origin` says which source made the pair and travels into
-    every metric. `notes` are plain JSON values about how it was made (similarity, round, ...).
+    every metric. `notes` are plain JSON values about how it was made (similarity, round, ...). `rejected_images` are
+    pictures that the chosen answer does not fit, for objectives that compare pictures (mDPO).
     """
 
     prompt: Prompt
@@ -88,6 +89,7 @@ class Pair:
     weights: tuple[float, ...] = ()
     origin: str = "offline"
     notes: dict[str, Any] = field(default_factory=dict)
+    rejected_images: tuple[ImageRef, ...] = ()
 
     @property
     def group(self) -> Group:
@@ -109,11 +111,78 @@ class BadRow:
     fault: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to one prompt, to be compared. `uid` names the comparison in ledgers and random streams."""
+
+    uid: str
+    prompt: Prompt
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which of two answers is better. `unparsable`: the annotator's words name none; `raw` keeps them."""
+
+    winner: Literal["first", "second", "tie", "unparsable"]
+    reason: str = ""
+    raw: str = ""
+
+
+class Annotator(Protocol):
+    """Compares answers, the pictures of their prompt in sight. Asks each comparison in the order it was given."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for notes and reports."""
+        ...
+
+    def compare(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """One verdict each, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a chat model: a user turn with pictures (shown before the text), and a system turn if any."""
+
+    uid: str
+    text: str
+    images: tuple[ImageRef, ...] = ()
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model said, or (text "") why it said nothing."""
+
+    text: str
+    problem: str = ""
+
+
+class Chat(Protocol):
+    """A model that answers questions: over HTTP, on this machine, or a stand-in that knows the truth."""
+
+    @property
+    def name(self) -> str:
+        """Which model, for notes and reports."""
+        ...
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply each, in order."""
+        ...
+
+
 class Source(Protocol):
     """Where pairs come from. A wrapper (mixed, averaged) is a source too."""
 
     def draw(self, n: int, policy: Any) -> list[Pair]:
         """Exactly n pairs, or an error. `policy` is the current one; sources that read a file ignore it."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """What was drawn and left out so far, by reason."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

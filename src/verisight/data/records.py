@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("extra_rejected", pa.list_(pa.string())),
         ("weights", pa.list_(pa.float64())),
         ("notes", pa.string()),
+        ("rejected_images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
     ]
 )
 # What `datasets` reads the columns' features from: without it pictures would load as structs of bytes and path.
@@ -52,6 +53,7 @@ _FEATURES = {
     "extra_rejected": {"feature": _TEXT, "_type": "List"},
     "weights": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"},
     "notes": _TEXT,
+    "rejected_images": {"feature": {"_type": "Image"}, "_type": "List"},
 }
 assert list(_FEATURES) == SCHEMA.names, "one feature a column"
 _WRITTEN = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
@@ -86,7 +88,7 @@ def grouped(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for row in rows:
         group.append(row)
-        size += sum(len(image["bytes"] or b"") for image in row["images"])
+        size += sum(len(image["bytes"] or b"") for image in (*row["images"], *row["rejected_images"]))
         if len(group) == _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -112,6 +114,7 @@ def to_row(pair: Pair, *, license: str = "") -> dict[str, Any]:
         "extra_rejected": [answer.text for answer in rejected[1:]],
         "weights": list(pair.weights),
         "notes": json.dumps(pair.notes, ensure_ascii=False),
+        "rejected_images": [_image_struct(ref) for ref in pair.rejected_images],
     }
 
 
@@ -128,11 +131,13 @@ def _image_struct(ref: ImageRef) -> dict[str, Any]:
 
 def embedded(pair: Pair) -> Pair:
     """The pair with its pictures' encoded bytes, unchanged, instead of where they are; raises ImageError."""
-    refs = []
-    for ref in pair.prompt.images:
-        encoded = encoded_bytes(ref)
-        refs.append(ImageRef(data=encoded, sha256=hashlib.sha256(encoded).hexdigest()))
-    return replace(pair, prompt=replace(pair.prompt, images=tuple(refs)))
+    prompt = replace(pair.prompt, images=tuple(_held(ref) for ref in pair.prompt.images))
+    return replace(pair, prompt=prompt, rejected_images=tuple(_held(ref) for ref in pair.rejected_images))
+
+
+def _held(ref: ImageRef) -> ImageRef:
+    encoded = encoded_bytes(ref)
+    return ImageRef(data=encoded, sha256=hashlib.sha256(encoded).hexdigest())
 
 
 def image_ref(image: dict[str, Any]) -> ImageRef:
@@ -183,6 +188,7 @@ def to_pair(row: Any, *, find: Callable[[Any], ImageRef]) -> Pair:
         weights=weights,
         origin="offline" if (origin := row.get("origin")) is None else origin,
         notes=_notes(row),
+        rejected_images=tuple(find(image) for image in row.get("rejected_images") or ()),
     )
 
 

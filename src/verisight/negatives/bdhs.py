@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from verisight.models.policy import Policy
 from verisight.negatives.checks import Check
-from verisight.negatives.guidance import Free, Guidance
-from verisight.negatives.views import View
+from verisight.negatives.guidance import Free, Guidance, Written
+from verisight.negatives.views import Seen, View
 from verisight.types import Decoding, Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A hallucinated answer: in which round (1-based) it was taken, whether guided, how similar to the reference."""
+    """A hallucinated answer, and how it was made: in which round (1-based) it was taken, whether guided, how similar.
+
+    `similarity` is None where none was measured. `spans`: characters that the model wrote. `view` and `notes` are JSON
+    values of the draw (mask, cuts, seed).
+    """
 
     text: str
     round: int
     guided: bool
-    similarity: float
+    similarity: float | None
+    spans: tuple[tuple[int, int], ...] = ()
+    view: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def as_notes(self) -> dict[str, Any]:
+        """What a pair's notes say about its rejected answer."""
+        similarity = None if self.similarity is None else round(self.similarity, 4)
+        told = {"round": self.round, "guided": self.guided, "similarity": similarity, "view": self.view}
+        return told | self.notes | {"written": [list(span) for span in self.spans]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +59,38 @@ class Hallucinate:
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, seed: int
     ) -> list[Negative]:
         """Negatives in the prompts' order. A row's answer depends on seed, policy and prompt, not on its batch."""
-        num_image_tokens = policy.num_image_tokens(prompts)
         made: dict[int, Negative] = {}
         for round_ in range(1, self.rounds + 1):
             left = [i for i in range(len(prompts)) if i not in made]
             if not left:
                 break
             writer = self.free if self.rounds > 1 and round_ == self.rounds else self.guidance
-            rngs = [np.random.default_rng([seed, round_, zlib.crc32(prompts[i].uid.encode())]) for i in left]
-            draw = self.view.draw
-            written = writer.write(
-                policy,
-                [prompts[i] for i in left],
-                [references[i] for i in left],
-                sights=[draw(num_image_tokens=num_image_tokens[i], rng=rng) for i, rng in zip(left, rngs, strict=True)],
-                rngs=rngs,
-                seed=seed * 1_009 + round_,
-                decoding=self.decoding,
-            )
-            kept, similarity = self.check.keep([references[i] for i in left], written)
-            for i, text, keep, value in zip(left, written, kept, similarity, strict=True):
+            some = [prompts[i] for i in left]
+            texts = [references[i] for i in left]
+            seen, written = self._write(policy, writer, some, texts, seed=seed, round_=round_)
+            kept, similarity = self.check.keep(texts, [one.text for one in written])
+            for i, look, one, keep, value in zip(left, seen, written, kept, similarity, strict=True):
                 if keep or round_ == self.rounds:
-                    made[i] = Negative(text, round_, not isinstance(writer, Free), float(value))
+                    notes = {"seed": seed, "guidance": writer.kind, **one.notes, **self.check.notes}
+                    measured = None if math.isnan(value) else float(value)
+                    guided = writer.kind != "free"
+                    made[i] = Negative(one.text, round_, guided, measured, one.spans, look.notes, notes)
         return [made[i] for i in range(len(prompts))]
+
+    def _write(
+        self, policy: Policy, writer: Guidance, prompts: Sequence[Prompt], references: Sequence[str], *, seed: int,
+        round_: int,
+    ) -> tuple[list[Seen], list[Written]]:  # fmt: skip
+        """One round: a look at every prompt, and what is written from it."""
+        rngs = [np.random.default_rng([seed, round_, zlib.crc32(prompt.uid.encode())]) for prompt in prompts]
+        seen = self.view.look(policy, prompts, rngs=rngs)
+        written = writer.write(
+            policy,
+            [look.prompt for look in seen],
+            references,
+            sights=[look.sight for look in seen],
+            rngs=rngs,
+            seed=seed * 1_009 + round_,
+            decoding=self.decoding,
+        )
+        return seen, written

@@ -14,6 +14,11 @@ from verisight.types import UserError
 class Check(Protocol):
     """Decides which candidates differ enough from their references."""
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """JSON values that tell how it decides."""
+        ...
+
     def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(n,) bool kept, and (n,) float similarity in [-1, 1] (NaN where none was measured)."""
         ...
@@ -23,11 +28,18 @@ class Check(Protocol):
 class Dissimilar:
     """Keeps a candidate whose cosine similarity with the reference is below `eps` (algorithm 1, step 5; paper: 0.97).
 
-    `encoder` is a sentence-transformers model, or anything with its `encode(texts, normalize_embeddings=True)`.
+    `encoder` is a sentence-transformers model, or anything with its `encode(texts, normalize_embeddings=True)`; `name`
+    is what notes call it: a threshold means something with its encoder only.
     """
 
     encoder: Any
     eps: float = 0.97
+    name: str = ""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Encoder and threshold."""
+        return {"encoder": self.name, "eps": self.eps}
 
     def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Compare row by row."""
@@ -40,6 +52,11 @@ class Dissimilar:
 @dataclass(frozen=True, slots=True)
 class Always:
     """Keeps everything."""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Nothing to tell."""
+        return {}
 
     def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """All true, nothing measured."""

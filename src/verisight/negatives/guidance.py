@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from verisight.models.hiding import Sight
 from verisight.models.policy import Policy
-from verisight.types import Decoding, Prompt
+from verisight.negatives.sentences import split_sentences
+from verisight.types import Decoding, Prompt, Sampled
 
-_SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|$)|$)", re.DOTALL)
 _YES_NO = re.compile(r"^\s*(Yes|yes|No|no)\b")
 _COUNTERPART = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A written answer. `spans`: half-open character spans that the policy wrote, sorted; the rest is the reference's.
+
+    `notes` are JSON values: `cuts` (tokens kept of each sentence), `truncated` (a piece met its token limit).
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Guidance(Protocol):
     """Writes one hallucinated answer for every reference answer."""
 
+    @property
+    def kind(self) -> str:
+        """Its name in notes."""
+        ...
+
     def write(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
         rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[Written]:  # fmt: skip
         """Answers in the prompts' order. `rngs`: one random stream a row for cuts and swaps; `seed`: for sampling."""
         ...
-
-
-def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Where each sentence begins and ends, the blanks between them left out. "3.5" and "a.b" do not split."""
-    return [match.span() for match in _SENTENCE.finditer(text)]
 
 
 def swap_yes_no(sentence: str) -> str:
@@ -82,10 +94,15 @@ class SentenceGuided:
     yes_no_swap: float = 0.5
     max_new_tokens: int = 64
 
+    @property
+    def kind(self) -> str:
+        """Its name in notes."""
+        return "sentence_guided"
+
     def write(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
         rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[Written]:  # fmt: skip
         """One answer per reference, its sentences joined as they stand in the reference."""
         begun = [
             begin_sentences(policy, prompt, text, yes_no_swap=self.yes_no_swap, rng=rng)
@@ -98,13 +115,27 @@ class SentenceGuided:
             seed=seed,
             sights=sights,
         )
-        return [
-            "".join(
-                beginning.gap + policy.encoder.decode([*beginning.ids[beginning.sentence_start :], *drawn.token_ids])
-                for beginning, drawn in zip(sentences, row, strict=True)
-            )
-            for sentences, row in zip(begun, finished, strict=True)
-        ]
+        return [_joined(policy, sentences, row) for sentences, row in zip(begun, finished, strict=True)]
+
+
+def _joined(policy: Policy, sentences: Sequence[Beginning], finished: Sequence[Sampled]) -> Written:
+    """Sentences as they stand in the reference, each with its own end."""
+    text, spans = "", []
+    for beginning, drawn in zip(sentences, finished, strict=True):
+        own = beginning.ids[beginning.sentence_start :]
+        kept, whole = policy.encoder.decode(own), policy.encoder.decode([*own, *drawn.token_ids])
+        text += beginning.gap
+        start = len(text) + _num_common(kept, whole)
+        text += whole
+        if start < len(text):
+            spans.append((start, len(text)))
+    cuts = [len(beginning.ids) - beginning.sentence_start for beginning in sentences]
+    truncated = any(drawn.truncated for drawn in finished)
+    return Written(text, tuple(spans), {"cuts": cuts, "truncated": truncated})
+
+
+def _num_common(one: str, two: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +144,15 @@ class Free:
 
     max_new_tokens: int = 256
 
+    @property
+    def kind(self) -> str:
+        """Its name in notes."""
+        return "free"
+
     def write(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, sights: Sequence[Sight],
         rngs: Sequence[np.random.Generator], seed: int, decoding: Decoding,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[Written]:  # fmt: skip
         """One answer per prompt."""
         assert len(prompts) == len(references)
         rows = policy.sample(
@@ -125,4 +161,6 @@ class Free:
             seed=seed,
             sights=sights,
         )
-        return [row[0].text for row in rows]
+        return [
+            Written(row[0].text, ((0, len(row[0].text)),), {"cuts": [], "truncated": row[0].truncated}) for row in rows
+        ]

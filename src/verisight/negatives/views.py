@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from verisight.models.hiding import Positions, Scope, Sight
+from verisight.models.policy import Policy
+from verisight.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the policy gets to see of a prompt: another prompt, or less of it. `notes` are JSON values of the draw."""
+
+    prompt: Prompt
+    sight: Sight = field(default_factory=Sight)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class View(Protocol):
-    """Draws what the policy gets to see of a prompt's images."""
+    """Draws what the policy gets to see."""
 
-    def draw(self, *, num_image_tokens: int, rng: np.random.Generator) -> Sight:
-        """A new look, random numbers from `rng`."""
+    def look(self, policy: Policy, prompts: Sequence[Prompt], *, rngs: Sequence[np.random.Generator]) -> list[Seen]:
+        """A new look at every prompt. `rngs`: one random stream a prompt, whatever the batch."""
         ...
 
 
@@ -30,15 +42,20 @@ class Masked:
     positions: Positions = "original"
     scope: Scope = "all"
 
-    def draw(self, *, num_image_tokens: int, rng: np.random.Generator) -> Sight:
-        """A new mask over the image vectors."""
-        return Sight(rng.random(num_image_tokens) >= self.rho, self.positions, self.scope)
+    def look(self, policy: Policy, prompts: Sequence[Prompt], *, rngs: Sequence[np.random.Generator]) -> list[Seen]:
+        """A new mask over the image vectors of every prompt."""
+        seen = []
+        for prompt, num, rng in zip(prompts, policy.num_image_tokens(prompts), rngs, strict=True):
+            keep = rng.random(num) >= self.rho
+            sight = Sight(keep, self.positions, self.scope)
+            seen.append(Seen(prompt, sight, {"kind": "masked", "kept": int(keep.sum()), "of": num}))
+        return seen
 
 
 @dataclass(frozen=True, slots=True)
 class Clean:
     """Shows everything: what the policy says by itself."""
 
-    def draw(self, *, num_image_tokens: int, rng: np.random.Generator) -> Sight:
+    def look(self, policy: Policy, prompts: Sequence[Prompt], *, rngs: Sequence[np.random.Generator]) -> list[Seen]:
         """The whole image."""
-        return Sight()
+        return [Seen(prompt, notes={"kind": "clean"}) for prompt in prompts]

@@ -129,17 +129,13 @@ def _sample(
         prompts = [
             Prompt(f"{t.scene.uid}/{t.asked}", (ImageRef(data=pictures[t.scene.uid]),), t.question) for t in some
         ]
-        view = Masked(voice.rho)
-        sights = [
-            view.draw(num_image_tokens=tokens, rng=_rng(task, name, seed))
-            for task, tokens in zip(some, policy.num_image_tokens(prompts), strict=True)
-        ]
+        seen = Masked(voice.rho).look(policy, prompts, rngs=[_rng(task, name, seed) for task in some])
         drawn = policy.sample(
             prompts,
             decoding=Decoding(_MAX_NEW_TOKENS, temperature=voice.temperature),
             seed=zlib.crc32(f"{name}/{seed}".encode()),
             num=2 if name == RANKED else 1,
-            sights=sights,
+            sights=[look.sight for look in seen],
         )
         told += [tuple(answer.text for answer in row) for row in drawn]
         advance(len(some), name)

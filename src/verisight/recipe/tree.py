@@ -20,19 +20,10 @@ from verisight.recipe.base import (
     Switch,
     about,
 )
-from verisight.recipe.data import compares
-from verisight.recipe.nodes import (
-    Benchmark,
-    Dpo,
-    Full,
-    Generated,
-    Lora,
-    Model,
-    Objective,
-    Offline,
-    Sft,
-    Source,
-)
+from verisight.recipe.data import Data, compares
+from verisight.recipe.nodes import Benchmark, Full, Lora, Model
+from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Sft
+from verisight.recipe.sources import Offline, Source, below, is_fixed, with_data
 
 
 class Train(Node):
@@ -66,10 +57,10 @@ class Train(Node):
     keep_checkpoints: Annotated[Count, about("newest checkpoints kept")] = 1
     gradient_checkpointing: Annotated[Switch, about("recompute activations to save memory [Chen et al. 2016]")] = False
     reference: Annotated[
-        Literal["auto", "adapter_off", "frozen_copy", "cached"],
+        Literal["auto", "adapter_off", "frozen_copy", "cached", "none"],
         about(
-            "where reference log-probs come from; cached: from a file, computed once before training; "
-            "auto: adapter_off with lora, frozen_copy with full"
+            "where reference log-probs come from; cached: from a file, computed once before training; none: they are "
+            "0, which is the reference-free form; auto: adapter_off with lora, frozen_copy with full"
         ),
     ] = "auto"
     image_features: Annotated[
@@ -88,6 +79,11 @@ class Train(Node):
         about("a prompt forwarded once for all its answers, or once for each in padded rows: slower, equal numbers"),
     ] = "grouped"
 
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
+        about("where metrics go besides metrics.jsonl"),
+    ] = ()
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         found = []
@@ -99,6 +95,17 @@ class Train(Node):
         if self.keep_checkpoints > 1 and self.checkpoint_every is None:
             found.append(f"found keep_checkpoints {self.keep_checkpoints}; accepted: only with checkpoint_every")
         return self.refuse(found)
+
+
+class Diagnose(Node):
+    """A fixed set of pairs is looked at every so many steps: margins, log-probs, KL, length, language bias."""
+
+    every: Annotated[Count, about("steps between two looks; the first is before training, the last after it")] = 50
+    num: Annotated[Count, about("pairs looked at")] = 64
+    data: Annotated[
+        Data | None, about("held-out pairs; empty: the first that the source gives, which are trained on too")
+    ] = None
+    max_new_tokens: Annotated[Count, about("longest answer that is sampled for length and KL, tokens")] = 256
 
 
 class Recipe(Node):
@@ -114,6 +121,7 @@ class Recipe(Node):
     source: Annotated[Source, about("where pairs come from")]
     objective: Annotated[Objective, about("how answers are compared")]
     train: Annotated[Train, about("the optimisation")]
+    diagnose: Annotated[Diagnose | None, about("what is looked at while training; empty: the batches alone")] = None
     evaluate: Annotated[tuple[Benchmark, ...], about("what is measured after training, each benchmark once")] = ()
     max_bad_fraction: Annotated[Fraction, about("share of unusable rows accepted; more stops the run")] = 0.0
 
@@ -123,19 +131,22 @@ class Recipe(Node):
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
-    source, objective, model, train = recipe.source, recipe.objective, recipe.model, recipe.train
-    if isinstance(objective, Dpo) and isinstance(source, Offline) and not compares(source.data):
-        yield (
-            "source.data.kind: found llava_instruct, which has no rejected answers, with objective dpo; "
-            "accepted: preference data, or a source of kind generated, which makes them"
-        )
-    if isinstance(objective, Sft) and isinstance(source, Generated):
-        yield (
-            "source.kind: found generated with objective sft, which ignores rejected answers; "
-            "accepted: a source of kind offline"
-        )
-    if isinstance(objective, Sft) and train.reference != "auto":
-        yield f"train.reference: found {train.reference} with objective sft, which has none; accepted: auto"
+    objective, model, train = recipe.objective, recipe.model, recipe.train
+    for key, node in with_data(recipe.source):
+        if not isinstance(objective, Sft) and isinstance(node, Offline) and not compares(node.data):
+            yield (
+                f"{key}.data.kind: found llava_instruct, which has no rejected answers, with objective "
+                f"{objective.kind}; accepted: preference data, or a source of kind generated, which makes them"
+            )
+    for key, node in below(recipe.source):
+        if isinstance(objective, Sft) and node.kind not in ("offline", "mixed"):
+            yield (
+                f"{key}.kind: found {node.kind} with objective sft, which ignores rejected answers; "
+                "accepted: a source of kind offline, or mixed of such"
+            )
+    if isinstance(objective, Sft | CalibratedSlic) and train.reference != "auto":
+        found = f"found {train.reference} with objective {objective.kind}, which has none"
+        yield f"train.reference: {found}; accepted: auto"
     if train.projector_lr is not None and not model.train_projector:
         yield (
             f"train.projector_lr: found {train.projector_lr} with model.train_projector false; "
@@ -165,9 +176,14 @@ def _cache_contradictions(recipe: Recipe) -> Iterator[str]:
             f"train.image_features: found {train.image_features} with model.tune.targets all, which trains the vision "
             "tower; accepted: live"
         )
-    if train.reference == "cached" and isinstance(source, Generated) and source.when == "online":
+    if train.reference == "cached" and not is_fixed(source):
         yield (
-            "train.reference: found cached with source.when online, whose pairs are not known beforehand; "
+            "train.reference: found cached with a source whose pairs are not known beforehand; "
+            "accepted: auto, adapter_off or frozen_copy"
+        )
+    if train.reference == "cached" and isinstance(recipe.objective, Mdpo):
+        yield (
+            "train.reference: found cached with objective mdpo, which scores spoiled pictures too; "
             "accepted: auto, adapter_off or frozen_copy"
         )
     if train.cache is not None and train.reference != "cached" and train.image_features != "disk":

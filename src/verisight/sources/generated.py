@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,47 @@ from verisight.data.files import append_jsonl, read_jsonl
 from verisight.data.views import Rows, View
 from verisight.models.policy import Policy
 from verisight.negatives.bdhs import Hallucinate, Negative
-from verisight.sources.offline import Offline
-from verisight.types import Answer, BadRow, Pair, UserError
+from verisight.sources.collect import collect
+from verisight.types import Answer, BadRow, Pair, Source, UserError
 
 NO_PAIR = "rejected equals chosen, or is empty"
+Join = Callable[[Pair, Negative], Pair | None]
 
 
 def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | None:
     """The example with its negative as the rejected answer, or None if that is empty or the chosen text."""
     if negative.text.strip() in ("", example.chosen.text.strip()):
         return None
-    similarity = None if math.isnan(negative.similarity) else round(negative.similarity, 4)
-    notes = example.notes | {"round": negative.round, "guided": negative.guided, "similarity": similarity}
-    return Pair(example.prompt, example.chosen, (Answer(negative.text),), (1.0,), origin, notes)
+    notes = example.notes | negative.as_notes()
+    return replace(
+        example, rejected=(Answer(negative.text),), weights=(1.0,), origin=origin, notes=notes, rejected_images=()
+    )
+
+
+def averaged(example: Pair, negative: Negative, *, gamma: float, origin: str) -> Pair | None:
+    """The pair with its negative as one more rejected answer of weight 1 - gamma, the others together gamma (eq. 5).
+
+    None if the negative is empty, the chosen text, or one of the rejected ones. Its notes are under `added`.
+    """
+    if negative.text.strip() in ("", *(answer.text.strip() for answer in example.group.answers)):
+        return None
+    return replace(
+        example,
+        rejected=(*example.rejected, Answer(negative.text)),
+        weights=(*(gamma * weight for weight in example.weights), 1 - gamma),
+        origin=f"{example.origin}+{origin}",
+        notes=example.notes | {"added": negative.as_notes()},
+    )
 
 
 def generate_pairs(
-    policy: Policy, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, batch_size: int,
+    policy: Policy, examples: Sequence[Pair], hallucinate: Hallucinate, *, join: Join, seed: int, batch_size: int,
     journal: Path, advance: Callable[..., None] = lambda amount=1, note="": None,
 ) -> tuple[Sequence[Pair], list[BadRow]]:  # fmt: skip
-    """One pair for every example, put together when it is asked for.
+    """One pair for every example, put together by `join` when it is asked for.
 
-    Finished batches are kept in `journal`, so a killed call continues there. An answer equal to the chosen one is no
-    pair: it is returned among the bad rows.
+    Finished batches are kept in `journal`, so a killed call continues there. A negative that makes no pair is
+    returned among the bad rows.
     """
     negatives = _journalled(journal, examples)
     advance(len(negatives))
@@ -45,26 +63,27 @@ def generate_pairs(
         for example, negative in zip(batch, made, strict=True):
             append_jsonl(journal, {"row": _key(example), "negative": asdict(negative)})
         negatives += made
-        guided = sum(n.round == 1 for n in negatives) / len(negatives)
-        advance(len(batch), note=f"{guided:.0%} in the first round")
+        first = sum(n.round == 1 for n in negatives) / len(negatives)
+        advance(len(batch), note=f"{first:.0%} in the first round")
     kept, bad = [], []
     for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
-        if paired(example, negative, origin=origin) is None:
-            bad.append(BadRow(example.prompt.provenance, row, NO_PAIR, negative.text))
+        if join(example, negative) is None:
+            detail = str(negative.notes.get("problem", negative.text))
+            bad.append(BadRow(example.prompt.provenance, row, NO_PAIR, detail))
         else:
             kept.append(row)
-    return _Paired(View(examples, kept), [negatives[row] for row in kept], origin=origin), bad
+    return _Joined(View(examples, kept), [negatives[row] for row in kept], join), bad
 
 
-class _Paired(Rows):
-    def __init__(self, examples: Sequence[Pair], negatives: Sequence[Negative], *, origin: str) -> None:
-        self._examples, self._negatives, self._origin = examples, negatives, origin
+class _Joined(Rows):
+    def __init__(self, examples: Sequence[Pair], negatives: Sequence[Negative], join: Join) -> None:
+        self._examples, self._negatives, self._join = examples, negatives, join
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def at(self, number: int) -> Pair:
-        made = paired(self._examples[number], self._negatives[number], origin=self._origin)
+        made = self._join(self._examples[number], self._negatives[number])
         assert made is not None, "only negatives that make a pair are kept"
         return made
 
@@ -77,7 +96,11 @@ def _journalled(journal: Path, examples: Sequence[Pair]) -> list[Negative]:
                 f"{journal}: line {index + 1} was made for another row than {example.prompt.provenance}: the data "
                 "changed since this run was killed; accepted: the data it began with, or a new output folder"
             )
-    return [Negative(**row["negative"]) for row in rows[: len(examples)]]
+    return [_negative(row["negative"]) for row in rows[: len(examples)]]
+
+
+def _negative(told: dict[str, Any]) -> Negative:
+    return Negative(**told | {"spans": tuple((start, end) for start, end in told["spans"])})
 
 
 def _key(example: Pair) -> str:
@@ -86,52 +109,85 @@ def _key(example: Pair) -> str:
 
 
 class Generated:
-    """Online negatives: every draw lets the current policy hallucinate against the next examples.
+    """Online negatives: every draw lets the current policy hallucinate against the next pairs of `examples`.
 
-    Examples whose negative equals the chosen answer are passed over and counted; more than `retries` draws in a row
-    without a single pair are an error.
+    With `join` = `paired` the negative is the rejected answer; with `averaged` it is one more of them, which is
+    Averaged-DPO (the paper's eq. 5). Examples whose negative makes no pair are passed over and counted.
+
+    Raises:
+        UserError: by `draw`, after as many examples as 10 batches have, one after another, without a pair.
     """
 
     def __init__(
-        self, examples: Sequence[Pair], hallucinate: Hallucinate, *, origin: str, seed: int, batch_size: int = 16,
-        retries: int = 10,
-    ) -> None:  # fmt: skip
-        self._examples = Offline(examples, seed=seed)
+        self, examples: Source, hallucinate: Hallucinate, *, join: Join, seed: int, batch_size: int = 16
+    ) -> None:
+        self._examples = examples
         self._hallucinate = hallucinate
-        self._origin = origin
+        self._join = join
         self._seed = seed
         self._batch_size = batch_size
-        self._retries = retries
         self._num_calls = 0
-        self.num_equal = 0
+        self._left_out: Counter[str] = Counter()
 
     def draw(self, n: int, policy: Policy) -> list[Pair]:
         """The next n pairs, made by `policy` as it is now."""
-        drawn: list[Pair] = []
-        failures = 0
-        while len(drawn) < n:
-            batch = self._examples.draw(min(n - len(drawn), self._batch_size))
-            made = self._hallucinate(
-                policy,
-                [e.prompt for e in batch],
-                [e.chosen.text for e in batch],
-                seed=self._seed * 1_000_003 + self._num_calls,
-            )
-            self._num_calls += 1
-            pairs = [paired(e, negative, origin=self._origin) for e, negative in zip(batch, made, strict=True)]
-            kept = [pair for pair in pairs if pair is not None]
-            self.num_equal += len(pairs) - len(kept)
-            failures = 0 if kept else failures + 1
-            if failures > self._retries:
-                raise RuntimeError(f"{failures} draws in a row gave only negatives equal to their chosen answers")
-            drawn += kept
-        return drawn
+        return collect(n, lambda num: self._attempt(num, policy), batch_size=self._batch_size, left_out=self._left_out)
+
+    def _attempt(self, num: int, policy: Policy) -> list[Pair]:
+        batch = self._examples.draw(num, policy)
+        seed = self._seed * 1_000_003 + self._num_calls
+        self._num_calls += 1
+        made = self._hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
+        pairs = [self._join(example, negative) for example, negative in zip(batch, made, strict=True)]
+        kept = [pair for pair in pairs if pair is not None]
+        if len(kept) < len(pairs):
+            self._left_out[NO_PAIR] += len(pairs) - len(kept)
+        return kept
+
+    def counts(self) -> dict[str, int]:
+        """What was left out so far, by reason."""
+        return dict(self._left_out + Counter(self._examples.counts()))
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the examples and in the random stream."""
-        return {**self._examples.state_dict(), "num_calls": self._num_calls, "num_equal": self.num_equal}
+        return {
+            "examples": self._examples.state_dict(), "num_calls": self._num_calls, "left_out": dict(self._left_out)
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the state was taken."""
-        self._examples.load_state_dict(state)
-        self._num_calls, self.num_equal = int(state["num_calls"]), int(state["num_equal"])
+        self._examples.load_state_dict(state["examples"])
+        self._num_calls, self._left_out = int(state["num_calls"]), Counter(state["left_out"])
+
+
+class Averaged:
+    """Two rejected answers for one chosen: gamma x objective(y+, y-) + (1 - gamma) x objective(y+, y~-), eq. 5.
+
+    y- comes with the pairs of `source`, y~- from the current policy (`Generated` with `averaged`); both stay in one
+    group, so that the prompt is forwarded once. gamma 1 gives the pairs of `source` as they are.
+    """
+
+    def __init__(
+        self, source: Source, hallucinate: Hallucinate, *, gamma: float, origin: str, seed: int, batch_size: int = 16
+    ) -> None:
+        def join(example: Pair, negative: Negative) -> Pair | None:
+            return averaged(example, negative, gamma=gamma, origin=origin)
+
+        generated = Generated(source, hallucinate, join=join, seed=seed, batch_size=batch_size)
+        self._source: Source = source if gamma == 1 else generated
+
+    def draw(self, n: int, policy: Policy) -> list[Pair]:
+        """The next n pairs, y~- made by `policy` as it is now."""
+        return self._source.draw(n, policy)
+
+    def counts(self) -> dict[str, int]:
+        """What was left out so far, by reason."""
+        return self._source.counts()
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the sources below."""
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken."""
+        self._source.load_state_dict(state)

@@ -109,7 +109,7 @@ def setup_of(one: recipe.Recipe) -> Setup:
     """What a recipe's settings mean for its costs."""
     tune, train = one.model.tune, one.train
     reference = train.reference
-    if isinstance(one.objective, recipe.Sft):
+    if isinstance(one.objective, recipe.Sft | recipe.CalibratedSlic):
         reference = "none"
     elif reference == "auto":
         reference = "adapter_off" if isinstance(tune, recipe.Lora) else "frozen_copy"
@@ -211,8 +211,12 @@ def _assumptions(one: recipe.Recipe) -> list[str]:
     ]
     if one.train.reference == "cached" or one.train.image_features != "live":
         lines.append("cached: what is kept exists already; making it once is not counted.")
-    if isinstance(one.source, recipe.Generated):
-        lines.append("rejected answers do not exist yet: taken as long as the chosen; making them is not counted.")
+    if any(not isinstance(node, recipe.Offline | recipe.Mixed) for _, node in recipe.below(one.source)):
+        lines.append(
+            "answers that do not exist yet: taken as long as the chosen; making and comparing them, not counted."
+        )
+    if isinstance(one.objective, recipe.Mdpo):
+        lines.append("mdpo scores the chosen answer with a spoiled picture too: that is not counted.")
     return lines
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,12 +49,17 @@ def first_loads(one: recipe.Recipe, encoder: Encoder, size: Anatomy, *, rows: in
 
     A rejected answer that is still to be made counts as long as the chosen one.
     """
-    pairs = _first_pairs(one, rows=rows)
-    if isinstance(one.objective, recipe.Sft):
-        groups = [Group(pair.prompt, (pair.chosen,)) for pair in pairs]
-    else:
-        groups = [Group(pair.prompt, (pair.chosen, *(pair.rejected or (pair.chosen,)))) for pair in pairs]
+    groups = [_group(one, *found) for found in _first_pairs(one, rows=rows)]
     return [_count(encoder, size, group) for group in groups]
+
+
+def _group(one: recipe.Recipe, key: str, pair: Pair) -> Group:
+    """What is scored of a pair of the source at `key`."""
+    if isinstance(one.objective, recipe.Sft):
+        return Group(pair.prompt, (pair.chosen,))
+    above = [node for place, node in recipe.below(one.source) if key.startswith(f"{place}.")]
+    added = (pair.chosen,) * sum(isinstance(node, recipe.Averaged) for node in above)
+    return Group(pair.prompt, (pair.chosen, *(pair.rejected or (pair.chosen,)), *added))
 
 
 def tower_segments(fields: Mapping[str, Tensor], *, patch: tuple[int, int]) -> tuple[int, ...]:
@@ -66,17 +72,24 @@ def tower_segments(fields: Mapping[str, Tensor], *, patch: tuple[int, int]) -> t
     return ((height // patch[0]) * (width // patch[1]),) * math.prod(tiles)
 
 
-def _first_pairs(one: recipe.Recipe, *, rows: int) -> Sequence[Pair]:
-    found = first_pairs(one.source.data, rows=rows)
-    enforce_bad_fraction(found.bad, num_rows=found.num_rows, max_bad_fraction=1.0, log=None)
-    if isinstance(one.source, recipe.Generated):
-        return Singles(found.pairs)
-    if isinstance(one.objective, recipe.Dpo) and not recipe.replaces_rejected(one.source.data):
-        pairs = [pair for pair in found.pairs if pair.rejected]
-        if not pairs:
-            raise UserError(f"source.data: no rejected answer in the first {found.num_rows} rows; accepted: pairs")
-        return pairs
-    return found.pairs
+def _first_pairs(one: recipe.Recipe, *, rows: int) -> list[tuple[str, Pair]]:
+    """Pairs of the first rows of every source that reads data, each with its source's key."""
+    sources = recipe.with_data(one.source)
+    pairs: list[tuple[str, Pair]] = []
+    for key, node in sources:
+        found = first_pairs(node.data, rows=math.ceil(rows / len(sources)))
+        enforce_bad_fraction(found.bad, num_rows=found.num_rows, max_bad_fraction=1.0, log=None)
+        if not isinstance(node, recipe.Offline):
+            pairs += [(key, replace(pair, rejected=())) for pair in Singles(found.pairs)]
+        elif not isinstance(one.objective, recipe.Sft) and not recipe.replaces_rejected(node.data):
+            comparable = [pair for pair in found.pairs if pair.rejected]
+            if not comparable:
+                found_none = f"no rejected answer in the first {found.num_rows} rows"
+                raise UserError(f"{key}.data: {found_none}; accepted: pairs")
+            pairs += [(key, pair) for pair in comparable]
+        else:
+            pairs += [(key, pair) for pair in found.pairs]
+    return pairs
 
 
 def _count(encoder: Encoder, size: Anatomy, group: Group) -> tuple[Load, int]:

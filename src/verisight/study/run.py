@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,21 @@ from typing import Any
 from verisight import build
 from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
-from verisight.data.outcome import enforce_bad_fraction
-from verisight.data.readers import open_data
-from verisight.data.records import write_pairs
-from verisight.data.store import Stored, store
-from verisight.data.views import Groups
+from verisight.data.views import Chain, Groups
 from verisight.evaluate.runner import run_benchmark
 from verisight.models.families import Family
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
 from verisight.progress import Advance, track
-from verisight.recipe import Generated, Masked, Recipe, check_files, dump, recipe_hash
-from verisight.sources.generated import generate_pairs
+from verisight.recipe import Averaged, Generated, Masked, Recipe, below, check_files, dump, recipe_hash
+from verisight.study.prepare import make_pairs, prepare
 from verisight.train.loop import fit
-from verisight.types import BadRow, Benchmark, Pair, UserError
+from verisight.types import Benchmark, Pair, UserError
 
-JOURNAL = "negatives.jsonl"
-EQUAL_PAIRS = "equal_pairs.jsonl"  # examples whose hallucinated answer was the chosen one
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
 # written before any work
-_WRITTEN_FIRST = frozenset({MARKER, "recipe.yaml", "environment.json", "bad_rows.jsonl", "data.json", "rows"})
+_WRITTEN_FIRST = re.compile(rf"{MARKER}|recipe\.yaml|environment\.json|bad_rows(\..+)?\.jsonl|data(\..+)?\.json|rows")
 
 
 def open_run(recipe: Recipe) -> Path:
@@ -57,14 +52,13 @@ def open_run(recipe: Recipe) -> Path:
 
 def _check_positions(recipe: Recipe, family: Family | None) -> None:
     """Refuse `compact` where positions have three axes. Of a hub id that is said when the first negative is drawn."""
-    source = recipe.source
-    if family is None or not isinstance(source, Generated) or not isinstance(source.negatives.view, Masked):
-        return
-    if source.negatives.view.positions == "compact" and family.axes > 1:
-        raise UserError(
-            f"source.negatives.view.positions: found compact with a {family.model_type!r} model, whose positions have "
-            f"{family.axes} axes; accepted: original"
-        )
+    for key, node in below(recipe.source):
+        view = node.negatives.view if isinstance(node, Generated | Averaged) else None
+        if family is not None and isinstance(view, Masked) and view.positions == "compact" and family.axes > 1:
+            raise UserError(
+                f"{key}.negatives.view.positions: found compact with a {family.model_type!r} model, whose positions "
+                f"have {family.axes} axes; accepted: original"
+            )
 
 
 def _check_processes() -> None:
@@ -86,7 +80,7 @@ def _check_cache(recipe: Recipe) -> None:
 
 def _forget_refused(folder: Path, recipe_hash: str) -> None:
     names = os.listdir(folder) if folder.is_dir() else []
-    if MARKER in names and _WRITTEN_FIRST.issuperset(names):
+    if MARKER in names and all(map(_WRITTEN_FIRST.fullmatch, names)):
         if (folder / MARKER).read_text(errors="replace").strip() == recipe_hash:
             return  # the same recipe again: what it read is still good
         shutil.rmtree(folder / "rows", ignore_errors=True)
@@ -106,53 +100,9 @@ def open_benchmarks(recipe: Recipe) -> list[Benchmark]:
 
 
 def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
-    """The pairs of a source that are known before training, written once to pairs.parquet.
-
-    For a generated source these are the model's hallucinations, for an offline one the composed data set.
-    """
-    folder = open_run(recipe)
-    target = folder / "pairs.parquet"
-    if not target.exists():
-        rows = build.examples(recipe, quiet=quiet)
-        write_pairs(target, _generated(recipe, rows, quiet=quiet) if isinstance(recipe.source, Generated) else rows)
-        (folder / JOURNAL).unlink(missing_ok=True)
-    shutil.rmtree(folder / "rows", ignore_errors=True)
-    return _written_pairs(target)
-
-
-def _generated(recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> Sequence[Pair]:
-    assert isinstance(recipe.source, Generated)
-    source, folder = recipe.source, recipe.output
-    hallucinate = build.hallucinate(source.negatives)
-    policy = build.open_model(recipe.model)
-    with track("pairs", total=len(rows), unit="pairs", quiet=quiet) as advance:
-        made, bad = generate_pairs(
-            policy, rows, hallucinate, origin=build.origin(source.negatives),
-            seed=recipe.seed, batch_size=source.negatives.batch_size, journal=folder / JOURNAL, advance=advance,
-        )  # fmt: skip
-    # Short answers often come out as they went in ("Yes."): listed, and an error only if nothing else is left.
-    enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=1.0, log=folder / EQUAL_PAIRS)
-    return made
-
-
-def _written_pairs(target: Path) -> Stored:
-    """The pairs of a finished file, the same for the run that wrote it and for one that resumes.
-
-    They are read from a store that has no name any more: it goes when the process does.
-    """
-    bad: list[BadRow] = []
-
-    def good() -> Iterator[Pair]:
-        for outcome in open_data(target, kind="pairs", check_images=False):
-            bad.extend(outcome.bad)
-            yield from outcome.pairs
-
-    folder = target.parent / ".rows"
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed run
-    stored = store(folder / "written.arrow", good())
-    shutil.rmtree(folder, ignore_errors=True)
-    enforce_bad_fraction(bad, num_rows=len(stored) + len(bad), max_bad_fraction=0.0, log=None)
-    return stored
+    """The recipe's pairs, written to pairs.parquet: hallucinations, ranked answers, or the composed data set."""
+    open_run(recipe)
+    return make_pairs(recipe, quiet=quiet)
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
@@ -163,29 +113,28 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         _clear(folder)
         return model
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
-    known = isinstance(recipe.source, Generated) and recipe.source.when == "offline"
-    if known or (folder / "pairs.parquet").exists():  # an offline source's were looked at before
-        rows = pairs(recipe, quiet=quiet)
-    else:
-        rows = build.examples(recipe, quiet=quiet)
-    source = build.online_source(recipe, rows)
+    rows = prepare(recipe, quiet=quiet)
+    source = build.source(recipe, rows)
     policy = build.open_model(recipe.model, scoring=recipe.train.scoring)
     build.tune(policy, recipe.model, seed=recipe.seed)
     build.keep_looks(policy, recipe)
     if recipe.train.gradient_checkpointing:
         policy.checkpoint_gradients()
-    stored = _stored_reference(policy, recipe, rows, quiet=quiet) if recipe.train.reference == "cached" else None
-    optimization = build.optimization(recipe.train, num_pairs=len(rows))
+    stored = None
+    if recipe.train.reference == "cached":
+        stored = _stored_reference(policy, recipe, Chain(list(rows.values())), quiet=quiet)
+    num_pairs = max(map(len, rows.values()))
+    optimization = build.optimization(recipe.train, num_pairs=num_pairs)
     fit(
         policy,
         source,
-        build.step(recipe, policy, stored=stored),
+        build.step(recipe, policy, rows, stored=stored),
         optimization=optimization,
         folder=folder,
         label=f"train ({recipe.objective.kind})",
         quiet=quiet,
     )
-    _summarise(folder, num_pairs=len(rows))
+    _summarise(folder, num_pairs=num_pairs)
     save_model(policy, model)
     _clear(folder)
     return model
@@ -207,7 +156,7 @@ def _clear(folder: Path) -> None:
 
 def _summarise(folder: Path, *, num_pairs: int) -> None:
     """summary.json: how much was trained on, for how long, and the first and last row of metrics.jsonl."""
-    rows = read_jsonl(folder / "metrics.jsonl")
+    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["split"] == "train"]
     seconds = round(sum(row["seconds"] for row in rows), 3)
     found = {"num_pairs": num_pairs, "steps": len(rows), "seconds": seconds, "first": rows[0], "last": rows[-1]}
     write_json(folder / "summary.json", found)

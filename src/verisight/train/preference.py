@@ -3,67 +3,103 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from verisight.models.policy import Policy
 from verisight.models.scoring import Scores
-from verisight.objectives.preference import dpo, sft
-from verisight.types import Group, Pair
+from verisight.objectives.preference import sft
+from verisight.train.comparing import OF_ORIGIN, averaged, by_origin, compare, facts, layout, rows_of, summed
+from verisight.train.objectives import (
+    CalibratedSlic,
+    Comparisons,
+    Dpo,
+    Dpop,
+    Gpo,
+    Ipo,
+    Mdpo,
+    Objective,
+    Rpo,
+    Slic,
+)
+from verisight.train.reductions import Mean, Reduction, Segmented, Sum
+from verisight.types import Group, Pair, Prompt, UserError
 
+__all__ = [
+    "CalibratedSlic",
+    "Comparisons",
+    "Contrast",
+    "Dpo",
+    "Dpop",
+    "Gpo",
+    "Ipo",
+    "Mdpo",
+    "Mean",
+    "NoReference",
+    "Objective",
+    "Outcome",
+    "PreferenceStep",
+    "Reduction",
+    "Rpo",
+    "Scorer",
+    "Segmented",
+    "SftStep",
+    "Slic",
+    "Sum",
+    "rejected_pictures",
+]
 
-class Comparisons(NamedTuple):
-    """Log-probs of chosen against rejected answers, one row per (pair, rejected answer). Nats, summed over tokens."""
+Contrast = Callable[[Pair], Prompt]
 
-    chosen_logp_sum: Tensor
-    rejected_logp_sum: Tensor
-    chosen_ref_logp_sum: Tensor
-    rejected_ref_logp_sum: Tensor
+_SUM = Sum()
 
 
 class Scorer(Protocol):
-    """What a policy is compared with: `Reference`, or `StoredReference`."""
+    """What a policy is compared with: `Reference`, `StoredReference`, or `NoReference`."""
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """Log-probs of every answer, without gradients."""
         ...
 
 
-class Objective(Protocol):
-    """Compares the answers of pairs."""
+@dataclass(frozen=True, slots=True)
+class NoReference:
+    """Reference-free: log-probs of the reference are 0, so that log-ratios are the policy's own log-probs."""
 
-    def __call__(self, comparisons: Comparisons) -> Tensor:
-        """One value per comparison."""
-        ...
+    policy: Policy
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """Zeros, one per token that the policy would score. No model runs."""
+        encoder, device = self.policy.encoder, self.policy.core.device
+        counts = [sum(encoder.answer(group.prompt, one).supervised) for group in groups for one in group.answers]
+        zeros = torch.zeros(sum(counts), device=device)
+        return Scores(zeros.new_zeros(len(counts)), torch.tensor(counts, device=device), zeros)
 
 
 @dataclass(frozen=True, slots=True)
-class Dpo:
-    """DPO (the paper's eq. 3) on a batch."""
+class Outcome:
+    """What a batch gave: the loss of every pair (with gradient), and sums to report, each over the batch's pairs.
 
-    beta: float = 0.1
-    label_smoothing: float = 0.0
+    A pair's value is the mean over its rejected answers, by their weights. `_logp_sum` and `_logratio_sum` are summed
+    over an answer's tokens; a margin is between log-ratios reduced as the step was told. In nats.
 
-    def __call__(self, comparisons: Comparisons) -> Tensor:
-        """One value per comparison."""
-        return dpo(
-            comparisons.chosen_logp_sum - comparisons.chosen_ref_logp_sum,
-            comparisons.rejected_logp_sum - comparisons.rejected_ref_logp_sum,
-            beta=self.beta,
-            label_smoothing=self.label_smoothing,
-        )
+    Args:
+        loss: (pairs,).
+        sums: name -> sum.
+        origins: how many pairs of which origin.
+        by_origin: origin -> {num, margin, accuracy, chosen_logp_sum, rejected_logp_sum, chosen_logratio_sum,
+            rejected_logratio_sum, chosen_tokens, rejected_tokens}; after supervised fine-tuning {num,
+            chosen_logp_sum, chosen_tokens}.
+    """
 
-
-class Outcome(NamedTuple):
-    """What a batch gave: the loss of every pair (with gradient), and sums to report, each over the batch's pairs."""
-
-    loss: Tensor  # (pairs,)
+    loss: Tensor
     sums: dict[str, float]
     origins: Counter[str]
+    by_origin: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,59 +112,79 @@ class SftStep:
         """Mean negative log-prob per token of every chosen answer."""
         scores = self.policy.score([Group(pair.prompt, (pair.chosen,)) for pair in pairs])
         loss = sft(scores.logp_sum, num_tokens=scores.num_tokens)
-        sums = {"loss": _total(loss), "chosen_logp_mean": -_total(loss), "num_tokens": _total(scores.num_tokens)}
-        return Outcome(loss, sums, _origins(pairs))
+        rows = rows_of({"loss": loss, "chosen_logp_sum": scores.logp_sum, "chosen_tokens": scores.num_tokens})
+        total = summed(rows, rows[0])
+        sums = {"loss": total["loss"], "chosen_logp_mean": -total["loss"], "num_tokens": total["chosen_tokens"]}
+        return Outcome(loss, sums, _origins(pairs), by_origin(pairs, rows, ("chosen_logp_sum", "chosen_tokens")))
+
+
+def rejected_pictures(pair: Pair) -> Prompt:
+    """The pair's prompt with its `rejected_images` in place of the pictures.
+
+    Raises:
+        UserError: there are none, or not as many as the prompt has.
+    """
+    if not pair.rejected_images or len(pair.rejected_images) != len(pair.prompt.images):
+        raise UserError(
+            f"row {pair.prompt.uid}: found {len(pair.rejected_images)} rejected pictures beside "
+            f"{len(pair.prompt.images)}, accepted: as many, at least one (an objective that compares pictures)"
+        )
+    return replace(pair.prompt, images=pair.rejected_images)
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceStep:
-    """Any pairwise objective against a frozen reference. Rejected answers are averaged by the pair's weights."""
+    """Any objective against any reference, log-probs of tokens reduced in any way.
+
+    Args:
+        policy: what is trained.
+        reference: what it is compared with.
+        objective: compares chosen and rejected answers; several rejected ones are averaged by the pair's weights.
+        reduction: from the log-probs of tokens to that of an answer.
+        contrast: the prompt, its pictures spoiled, that the chosen answer is scored with as well. Left out, `Mdpo`
+            takes `rejected_pictures`, other objectives none.
+    """
 
     policy: Policy
     reference: Scorer
     objective: Objective
+    reduction: Reduction = _SUM
+    contrast: Contrast | None = None
+
+    def groups(self, pairs: Sequence[Pair]) -> list[Group]:
+        """What both models score: every pair's group, then (with a contrast) one of every chosen answer."""
+        contrast = self._contrast
+        spoiled = [Group(contrast(pair), (pair.chosen,)) for pair in pairs] if contrast else []
+        return [*(pair.group for pair in pairs), *spoiled]
 
     def __call__(self, pairs: Sequence[Pair]) -> Outcome:
         """Score both models on whole groups and compare."""
-        assert all(pair.rejected for pair in pairs), "a preference needs a rejected answer"
-        groups = [pair.group for pair in pairs]
+        for pair in pairs:
+            assert pair.rejected, "a preference needs a rejected answer"
+            assert len(pair.weights) == len(pair.rejected), "a weight for every rejected answer"
+            assert abs(sum(pair.weights) - 1) < 1e-5, "weights sum to 1, so that the chosen answer counts once"
+        groups = self.groups(pairs)
         scores, reference = self.policy.score(groups), self.reference.score(groups)
-        pair_of = torch.tensor([i for i, pair in enumerate(pairs) for _ in pair.rejected])
-        is_chosen = torch.tensor([k == 0 for group in groups for k in range(len(group.answers))])
-        rejected = (~is_chosen).nonzero()[:, 0]
-        chosen = is_chosen.nonzero()[:, 0][pair_of]
-        comparisons = Comparisons(
-            scores.logp_sum[chosen], scores.logp_sum[rejected], reference.logp_sum[chosen], reference.logp_sum[rejected]
-        )
-        weights = scores.logp_sum.new_tensor([weight for pair in pairs for weight in pair.weights])
-        loss = scores.logp_sum.new_zeros(len(pairs)).index_add(
-            0, pair_of.to(weights.device), weights * self.objective(comparisons)
-        )
-        return Outcome(loss, _report(comparisons, weights, loss, scores.num_tokens, chosen, rejected), _origins(pairs))
-
-
-def _report(
-    comparisons: Comparisons, weights: Tensor, loss: Tensor, num_tokens: Tensor, chosen: Tensor, rejected: Tensor
-) -> dict[str, float]:
-    with torch.no_grad():
-        chosen_ratio = comparisons.chosen_logp_sum - comparisons.chosen_ref_logp_sum
-        rejected_ratio = comparisons.rejected_logp_sum - comparisons.rejected_ref_logp_sum
-        margin = chosen_ratio - rejected_ratio
-        return {
-            "loss": _total(loss),
-            "margin_mean": _total(weights * margin),
-            "accuracy": _total(weights * (margin > 0)),
-            "chosen_logratio_sum": _total(weights * chosen_ratio),
-            "rejected_logratio_sum": _total(weights * rejected_ratio),
-            "chosen_logp_mean": _total(weights * comparisons.chosen_logp_sum / num_tokens[chosen]),
-            "rejected_logp_mean": _total(weights * comparisons.rejected_logp_sum / num_tokens[rejected]),
-            "num_tokens": _total(num_tokens),
+        places = layout(pairs, spoiled=self._contrast is not None)
+        comparisons = compare(self.policy, pairs, places, scores=scores, reference=reference, reduction=self.reduction)
+        values = self.objective(comparisons)
+        pair_of = torch.tensor(places.pair_of, device=values.device)
+        weights = values.new_tensor([weight for pair in pairs for weight in pair.weights])
+        columns = {"loss": values, **facts(comparisons, places, scores=scores, reference=reference)}
+        means = {
+            name: averaged(column.to(values.dtype), weights=weights, pair_of=pair_of, num=len(pairs))
+            for name, column in columns.items()
         }
+        rows = rows_of(means)
+        flat = ("loss", *(name for name in means if name.endswith(("_mean", "accuracy", "_logratio_sum"))))
+        sums = {**summed(rows, flat), "margin_mean": sum(row["margin"] for row in rows)}
+        sums["num_tokens"] = float(scores.num_tokens[: places.num_answers].sum())
+        return Outcome(means["loss"], sums, _origins(pairs), by_origin(pairs, rows, OF_ORIGIN))
+
+    @property
+    def _contrast(self) -> Contrast | None:
+        return self.contrast or (rejected_pictures if isinstance(self.objective, Mdpo) else None)
 
 
 def _origins(pairs: Sequence[Pair]) -> Counter[str]:
     return Counter(pair.origin for pair in pairs)
-
-
-def _total(values: Any) -> float:
-    return float(values.detach().sum())

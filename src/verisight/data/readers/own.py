@@ -32,6 +32,7 @@ class _Row(TypedDict):
     extra_rejected: NotRequired[list[str] | None]
     weights: NotRequired[list[float] | None]
     notes: NotRequired[str | None]
+    rejected_images: NotRequired[list[Any] | None]
 
 
 def _read(row: _Row, desk: Desk) -> Iterator[Pair]:

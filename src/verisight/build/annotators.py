@@ -1,0 +1,56 @@
+"""Nodes of chat models and annotators -> live ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+
+from verisight import recipe
+from verisight.build.models import open_model
+from verisight.chat.endpoint import Endpoint, Limits, Prices
+from verisight.chat.http import HttpChat
+from verisight.chat.local import LocalChat
+from verisight.judges.likelihood import LikelihoodAnnotator
+from verisight.judges.oracle import OracleAnnotator
+from verisight.judges.vlm import ChatAnnotator
+from verisight.pocket.scribe import Scribe
+from verisight.types import Annotator, Chat, Decoding
+
+
+def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed: int) -> Chat:
+    """A chat model. Answers over HTTP and what they cost are kept in `folder`/chat."""
+    match node:
+        case recipe.Http():
+            prices = None
+            if node.prompt_price is not None and node.completion_price is not None:
+                prices = Prices(node.prompt_price, node.completion_price)
+            return HttpChat(
+                Endpoint(node.url, node.model, node.key_env, node.timeout, node.served_as, node.tokens_field),
+                folder=folder / "chat",
+                decoding=Decoding(node.max_new_tokens, node.temperature),
+                limits=Limits(node.retries, node.concurrency, node.requests_per_minute),
+                prices=prices,
+                seed=seed,
+            )
+        case recipe.Local():
+            opened = recipe.Model(path=node.path, dtype=node.dtype, trust_remote_code=node.trust_remote_code)
+            decoding = Decoding(node.max_new_tokens, node.temperature)
+            return LocalChat(open_model(opened), name=node.path, decoding=decoding, seed=seed)
+        case recipe.Scribe(scenes=scenes, noise=noise):
+            return Scribe(scenes, noise=noise, seed=seed)
+        case other:
+            assert_never(other)
+
+
+def annotator(node: recipe.Annotator, *, folder: Path, seed: int) -> Annotator:
+    """Who compares answers."""
+    match node:
+        case recipe.Oracle(scenes=scenes, noise=noise):
+            return OracleAnnotator(scenes, noise=noise, seed=seed)
+        case recipe.Likelihood(path=path, both_orders=both_orders, tie_margin=tie_margin):
+            opened = recipe.Model(path=path, dtype=node.dtype, trust_remote_code=node.trust_remote_code)
+            return LikelihoodAnnotator(open_model(opened), name=path, both_orders=both_orders, tie_margin=tie_margin)
+        case recipe.Judge(chat=model, both_orders=both_orders):
+            return ChatAnnotator(chat(model, folder=folder, seed=seed), both_orders=both_orders)
+        case other:
+            assert_never(other)

@@ -1,0 +1,126 @@
+"""Source nodes -> rows that are known beforehand, and the source that training draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+from verisight import recipe
+from verisight.build.annotators import annotator
+from verisight.build.data import Composed, counted, read
+from verisight.build.negatives import hallucinate, origin
+from verisight.data import views
+from verisight.data.files import write_json
+from verisight.data.outcome import enforce_bad_fraction
+from verisight.sources.generated import Averaged, Generated, Join, averaged, paired
+from verisight.sources.offline import Offline
+from verisight.sources.online import Online
+from verisight.sources.wrappers import Iterated, Mixed
+from verisight.types import BadRow, Decoding, Pair, Source, UserError
+
+
+def rows_folder(one: recipe.Recipe) -> Path:
+    """Where what the data files hold is kept while the run goes on."""
+    return (one.train.cache or one.output) / "rows"
+
+
+def file_name(stem: str, key: str, end: str) -> str:
+    """A file of the run folder that belongs to the source at `key`: those of the root have the bare stem."""
+    return f"{stem}{key.removeprefix('source')}{end}"
+
+
+def examples(
+    one: recipe.Recipe, key: str, node: recipe.Offline | recipe.Generated | recipe.Online, *, quiet: bool = True
+) -> Sequence[Pair]:
+    """The rows the source at `key` reads. What was done to get them goes to data.json, bad rows to bad_rows.jsonl.
+
+    Answers that will be finished by the model are single answers: a multi-turn row becomes one example per answer.
+
+    Raises:
+        UserError: more rows are at fault than the recipe accepts.
+    """
+    found = read(node.data, folder=rows_folder(one), key=f"{key}.data", quiet=quiet)
+    if isinstance(node, recipe.Offline) and not isinstance(one.objective, recipe.Sft):
+        found = _comparable(found, single=key.endswith(".source") and _is_averaged(one, key))
+    write_json(one.output / file_name("data", key, ".json"), {"pairs": len(found.pairs), "steps": found.trail})
+    enforce_bad_fraction(
+        found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction,
+        log=one.output / file_name("bad_rows", key, ".jsonl"),
+    )  # fmt: skip
+    if not found.pairs:
+        raise UserError(f"{key}.data: found no pair in {found.num_rows} rows; left out: {counted(found.bad)}")
+    return found.pairs if isinstance(node, recipe.Offline) else views.Singles(found.pairs)
+
+
+def _is_averaged(one: recipe.Recipe, key: str) -> bool:
+    """Whether a source above the one at `key` gives its pairs one more rejected answer."""
+    above = (node for place, node in recipe.below(one.source) if key.startswith(f"{place}."))
+    return any(isinstance(node, recipe.Averaged) for node in above)
+
+
+def _comparable(found: Composed, *, single: bool) -> Composed:
+    """Pairs that have a rejected answer (`single`: and one turn); the others become bad rows."""
+    kept, bad = [], list(found.bad)
+    for number, pair in enumerate(found.pairs):
+        where = pair.prompt.provenance
+        if not pair.rejected:
+            bad.append(BadRow(where, number, "no rejected answer", f"{where} has nothing to compare with"))
+        elif single and pair.chosen.follow_up:
+            detail = f"{where} has {1 + len(pair.chosen.follow_up) // 2} answers; a second rejected one is for one"
+            bad.append(BadRow(where, number, "several turns", detail))
+        else:
+            kept.append(number)
+    pairs = found.pairs if len(kept) == len(found.pairs) else views.View(found.pairs, kept)
+    return Composed(pairs, bad, found.num_rows, found.trail)
+
+
+def join(node: recipe.Generated | recipe.Averaged) -> Join:
+    """How an example and its negative make a pair."""
+    told = origin(node.negatives)
+    if isinstance(node, recipe.Averaged):
+        return partial(averaged, gamma=node.gamma, origin=told)
+    return partial(paired, origin=told)
+
+
+def source(
+    one: recipe.Recipe, rows: Mapping[str, Sequence[Pair]], *, node: recipe.Source | None = None, key: str = "source"
+) -> Source:
+    """The source at `key`. `rows`: what every source below it reads; of one made beforehand, its finished pairs."""
+    node = node or one.source
+    if not isinstance(node, recipe.Mixed) and recipe.is_fixed(node):
+        return Offline(rows[key], seed=one.seed)
+    folder, seed = one.output, one.seed
+    match node:
+        case recipe.Generated(negatives=negatives):
+            method = hallucinate(negatives, rows[key], folder=folder, seed=seed)
+            return Generated(
+                Offline(rows[key], seed=seed), method, join=join(node), seed=seed, batch_size=negatives.batch_size
+            )
+        case recipe.Averaged(source=inner, negatives=negatives, gamma=gamma):
+            below_it = f"{key}.source"
+            pool = next(rows[k] for k in rows if k == below_it or k.startswith(f"{below_it}."))
+            method = hallucinate(negatives, pool, folder=folder, seed=seed)
+            return Averaged(
+                source(one, rows, node=inner, key=below_it), method, gamma=gamma, origin=origin(negatives),
+                seed=seed, batch_size=negatives.batch_size,
+            )  # fmt: skip
+        case recipe.Online(annotator=judge, num_samples=num, decoding=drawn, max_new_tokens=longest):
+            return Online(
+                Offline(rows[key], seed=seed), annotator(judge, folder=folder, seed=seed),
+                decoding=Decoding(longest, drawn.temperature, drawn.top_p), num_samples=num, seed=seed,
+                batch_size=node.batch_size,
+            )  # fmt: skip
+        case recipe.Mixed(parts=parts, order=order):
+            below = [
+                (part.weight, source(one, rows, node=part.source, key=f"{key}.parts.{i}.source"))
+                for i, part in enumerate(parts)
+            ]
+            return Mixed(below, seed=seed, stream=key, order=order)
+        case recipe.Iterated(source=inner, every=every):
+            return Iterated(source(one, rows, node=inner, key=f"{key}.source"), every=every)
+        case recipe.Offline():
+            raise AssertionError("an offline source is fixed")
+        case other:
+            assert_never(other)

@@ -1,0 +1,1 @@
+"""Chat models that write or judge: over HTTP or on this machine."""
