@@ -109,14 +109,14 @@ def test_a_mixture_of_all_kinds_trains_and_says_what_came_from_where(made: Path)
 def test_a_killed_run_ends_with_the_weights_of_a_whole_one(
     made: Path, name: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from verisight.train import loop
+    from verisight.train import tracking
 
     class Killed(BaseException):
         pass
 
     words = (source, "train.checkpoint_every=2")
     train(loaded(made, f"whole {name}", *words), quiet=True)
-    write, count = loop.append_jsonl, 0
+    write, count = tracking.append_jsonl, 0
 
     def dying(path: Path, row: dict) -> None:
         nonlocal count
@@ -125,7 +125,7 @@ def test_a_killed_run_ends_with_the_weights_of_a_whole_one(
             raise Killed
         write(path, row)
 
-    monkeypatch.setattr(loop, "append_jsonl", dying)
+    monkeypatch.setattr(tracking, "append_jsonl", dying)
     with pytest.raises(Killed):
         train(loaded(made, f"killed {name}", *words), quiet=True)
     monkeypatch.undo()

@@ -82,7 +82,7 @@ def test_pairs_killed_in_a_batch_are_the_same_in_the_end(files: Files, monkeypat
 def test_a_run_killed_between_checkpoints_ends_with_the_same_weights(
     kind: str, files: Files, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from verisight.train import loop
+    from verisight.train import tracking
 
     variant = {
         "full": (files.recipe, *of_pairs(made)),
@@ -93,7 +93,7 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_weights(
     words = ("train", *variant, "train.steps=4", "train.checkpoint_every=2", "train.batch_size=2")
     killed, whole = files.folder / f"killed {kind}", files.folder / f"whole {kind}"
     finished(*words, f"output={whole}")
-    kill_at_row(monkeypatch, loop, number=4)
+    kill_at_row(monkeypatch, tracking, number=4)
     with pytest.raises(Killed):
         verisight(*words, f"output={killed}")
     monkeypatch.undo()

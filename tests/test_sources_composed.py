@@ -141,6 +141,20 @@ def test_iterated_every_step_is_the_source_itself(policy):
         assert source.draw(3, policy) == plain.draw(3, policy)
 
 
+def test_iterated_asks_for_pairs_every_so_many_draws_whatever_their_sizes(policy):
+    class Counted:
+        def __init__(self):
+            self.asked = []
+
+        def draw(self, n, policy):
+            self.asked.append(n)
+            return [PAIRS[0]] * n
+
+    source = Iterated(Counted(), every=3)
+    assert [len(source.draw(n, policy)) for n in (4, 4, 4, 4, 0, 9, 1)] == [4, 4, 4, 4, 0, 9, 1]
+    assert source._source.asked == [12, 12, 27]
+
+
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
 def test_bernoulli_shares_and_order(p, policy):
     source = Mixed([(p, offline()), (1 - p, averaging(0.5))], seed=0)

@@ -77,6 +77,7 @@ def test_a_batch_cut_in_pieces_is_the_batch(kind, micro, tmp_path):
     for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "cut"), strict=True):
         assert a.pop("origin") == b.pop("origin") == {"offline": 8}
         assert a.pop("split") == b.pop("split") == "train"
+        assert a.pop("by_origin")["offline"] == pytest.approx(b.pop("by_origin")["offline"], rel=1e-4, abs=1e-4)
         assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
 
 
@@ -119,7 +120,7 @@ def test_what_a_step_writes_down(tmp_path):
     first, second = rows_of(tmp_path)
     assert set(first) == {
         "step", "split", "loss", "margin_mean", "accuracy", "chosen_logratio_sum", "rejected_logratio_sum",
-        "chosen_logp_mean", "rejected_logp_mean", "num_tokens", "grad_norm", "num_pairs", "origin", "lr",
+        "chosen_logp_mean", "rejected_logp_mean", "num_tokens", "grad_norm", "num_pairs", "origin", "by_origin", "lr",
     }  # fmt: skip
     assert (first["step"], second["step"], first["split"]) == (1, 2, "train")
     assert first["loss"] == pytest.approx(math.log(2), rel=1e-5)

@@ -8,8 +8,8 @@ from typing import assert_never
 from verisight import recipe
 from verisight.build.models import cache_folder, keep_looks, open_model, tune
 from verisight.build.negatives import hallucinate, origin
-from verisight.build.objectives import step
-from verisight.build.sources import examples, file_name, join, rows_folder, source
+from verisight.build.objectives import diagnose, step
+from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.train.loop import Optimization
@@ -18,9 +18,11 @@ from verisight.types import Benchmark
 __all__ = [
     "benchmark",
     "cache_folder",
+    "diagnose",
     "examples",
     "file_name",
     "hallucinate",
+    "held_out",
     "join",
     "keep_looks",
     "open_model",
@@ -52,6 +54,7 @@ def optimization(train: recipe.Train, *, num_pairs: int) -> Optimization:
         betas=train.adam_betas,
         checkpoint_every=train.checkpoint_every,
         keep_checkpoints=train.keep_checkpoints,
+        trackers=train.trackers,
     )
 
 

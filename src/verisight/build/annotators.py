@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import assert_never
 
@@ -18,7 +19,7 @@ from verisight.types import Annotator, Chat, Decoding
 
 
 def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed: int) -> Chat:
-    """A chat model. Answers over HTTP and what they cost are kept in `folder`/chat."""
+    """A chat model. Answers over HTTP and what they cost are kept in `folder`/chat, for each setting apart."""
     match node:
         case recipe.Http():
             prices = None
@@ -26,7 +27,7 @@ def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed
                 prices = Prices(node.prompt_price, node.completion_price)
             return HttpChat(
                 Endpoint(node.url, node.model, node.key_env, node.timeout, node.served_as, node.tokens_field),
-                folder=folder / "chat",
+                folder=folder / "chat" / hashlib.sha256(node.model_dump_json().encode()).hexdigest()[:12],
                 decoding=Decoding(node.max_new_tokens, node.temperature),
                 limits=Limits(node.retries, node.concurrency, node.requests_per_minute),
                 prices=prices,

@@ -15,6 +15,7 @@ from verisight.data.views import Chain
 from verisight.models.policy import Policy
 from verisight.models.reference import Reference, StoredReference
 from verisight.train import preference
+from verisight.train.diagnose import Diagnose
 from verisight.train.loop import Step
 from verisight.train.preference import Contrast, Objective, PreferenceStep, Reduction, Scorer, SftStep
 from verisight.types import Pair, Prompt
@@ -85,6 +86,16 @@ def _contrast(node: recipe.Mdpo, rows: Sequence[Pair], *, seed: int) -> Contrast
         return view.spoil(pair.prompt, rng=rng).prompt
 
     return spoiled
+
+
+def diagnose(node: recipe.Diagnose, policy: Policy, step: Step, pairs: Sequence[Pair], *, seed: int) -> Diagnose:
+    """What is looked at while training. Cached log-probs know their own rows only: the adapter is switched off then."""
+    compared = step.reference if isinstance(step, PreferenceStep) else None
+    if isinstance(compared, StoredReference):
+        compared = Reference(policy, mode="adapter_off")
+    if isinstance(compared, preference.NoReference):
+        compared = None
+    return Diagnose(policy, compared, pairs, every=node.every, seed=seed, max_new_tokens=node.max_new_tokens)
 
 
 def reference(one: recipe.Recipe, policy: Policy) -> Scorer:

@@ -54,6 +54,24 @@ def examples(
     return found.pairs if isinstance(node, recipe.Offline) else views.Singles(found.pairs)
 
 
+def held_out(one: recipe.Recipe, data: recipe.Data, *, num: int, quiet: bool = True) -> Sequence[Pair]:
+    """The first pairs of data that is looked at while training, not trained on.
+
+    Raises:
+        UserError: a row at fault beyond what the recipe accepts, or no pair.
+    """
+    found = read(data, folder=rows_folder(one), key="diagnose.data", quiet=quiet)
+    if not isinstance(one.objective, recipe.Sft):
+        found = _comparable(found, single=False)
+    enforce_bad_fraction(
+        found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction,
+        log=one.output / "bad_rows.diagnose.jsonl",
+    )  # fmt: skip
+    if not found.pairs:
+        raise UserError(f"diagnose.data: found no pair in {found.num_rows} rows; left out: {counted(found.bad)}")
+    return found.pairs[:num]
+
+
 def _is_averaged(one: recipe.Recipe, key: str) -> bool:
     """Whether a source above the one at `key` gives its pairs one more rejected answer."""
     above = (node for place, node in recipe.below(one.source) if key.startswith(f"{place}."))

@@ -17,9 +17,11 @@ from verisight.models import scoring
 from verisight.models.decode import Branch, Stop, Tree, batches, decode
 from verisight.models.encoding import Encoder
 from verisight.models.families import Family, check_config
+from verisight.models.forced import beginnings, draw_forced
 from verisight.models.hiding import Sight
 from verisight.models.loading import merged, quiet_peft
 from verisight.models.network import Network
+from verisight.models.planting import plant
 from verisight.models.prefix import install
 from verisight.models.scoring import Scores
 from verisight.models.stores import Look, Recent, Store, chunks
@@ -77,7 +79,6 @@ class Policy:
         """Choose what trains, in float32: a LoRA adapter, or (None) the whole language model; the projector if wanted.
 
         An adapter the model was opened with becomes part of its weights first.
-
         `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
         """
         self.model = merged(self.model)
@@ -174,10 +175,30 @@ class Policy:
         """
         return self._draw(prompts, prefixes, decoding, seed, sights, batch_size, after=self.sentence_ends)
 
+    def forced(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, decoding: Decoding, seed: int,
+        sights: Sequence[Sight] | None = None, batch_size: int = 16,
+    ) -> list[Sampled]:  # fmt: skip
+        """Teacher-forced answers: token t is drawn behind the first t true tokens of the given answer.
+
+        As many tokens as it has, unless an end token is drawn, where the answer ends. Never `truncated`. Only
+        temperature and top_p of `decoding` count. `batch_size` prompts and answers are read in one forward.
+        """
+        true = [self.encoder.text_tokens(prompt, text)[0] for prompt, text in zip(prompts, answers, strict=True)]
+        stop, drawn = Stop(self.encoder.end_ids, self._never_drawn), []
+        for start in range(0, len(prompts), batch_size):
+            pieces = [(p, 0, beginnings(true[p])) for p in range(len(prompts))[start : start + batch_size]]
+            trees = self._plant(pieces, prompts, sights)
+            for (p, *_), tree in zip(pieces, trees, strict=True):
+                self._check_length(prompts[p], len(tree.ids) + len(true[p]))
+            with self._mixed_precision():
+                drawn += draw_forced(self.network, trees, decoding=decoding, seed=seed, stop=stop)
+        return [self._sampled(ids, False, ()) for ids in drawn]
+
     @cached_property
     def sentence_ends(self) -> frozenset[int]:
-        """Vocabulary ids that close a sentence."""
-        return self.encoder.ids_containing(".!?")
+        """Vocabulary ids that close a sentence. By the letter of algorithm 1 that of a "Mr." or "3." does, too."""
+        return self.encoder.ids_containing(".!?。！？｡")  # noqa: RUF001
 
     @cached_property
     def _never_drawn(self) -> list[int]:
@@ -261,25 +282,15 @@ class Policy:
         self, pieces: Sequence[tuple[int, int, Sequence[Sequence[int]]]], prompts: Sequence[Prompt],
         sights: Sequence[Sight] | None,
     ) -> list[Tree]:  # fmt: skip
-        """Pieces (prompt, number of the first answer, beginnings) as trees.
-
-        What is hidden from all tokens is left out, what is hidden from answers is veiled.
-        """
+        """Pieces (prompt, number of the first answer, beginnings) as trees."""
         looks = self._look([prompts[p] for p, *_ in pieces])
         with torch.inference_mode(), self._mixed_precision():
             features = self.vision.project(self.core, looks)
         trees = []
         for (p, start, begun), look, one in zip(pieces, looks, features, strict=True):
-            sight = sights[p] if sights is not None else Sight()
-            ids = torch.tensor(look.ids)
-            is_image = ids == self.encoder.image_token_id
-            flags = sight.flags(is_image)
-            positions, first = sight.place(self.network.positions(look), flags)
-            if sight.drops:
-                one = None if one is None else one.keep(flags[is_image].to(self.core.device))
-                ids, positions, flags = ids[flags], positions[:, flags], flags[flags]
             branches = [Branch(given, f"{prompts[p].uid}/{start + k}") for k, given in enumerate(begun)]
-            trees.append(Tree(ids, positions, first, ~flags, one, branches))
+            sight = sights[p] if sights is not None else Sight()
+            trees.append(plant(self.network, look, one, sight=sight, branches=branches))
         return trees
 
     def _sampled(self, ids: list[int], truncated: bool, strings: Sequence[str]) -> Sampled:

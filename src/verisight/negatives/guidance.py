@@ -12,7 +12,7 @@ import numpy as np
 from verisight.models.hiding import Sight
 from verisight.models.policy import Policy
 from verisight.negatives.sentences import split_sentences
-from verisight.types import Decoding, Prompt, Sampled
+from verisight.types import Decoding, Prompt, Sampled, UserError
 
 _YES_NO = re.compile(r"^\s*(Yes|yes|No|no)\b")
 _COUNTERPART = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
@@ -58,12 +58,14 @@ def swap_yes_no(sentence: str) -> str:
 class Beginning:
     """The kept part of one sentence: token ids from the answer's start, and where in them the sentence begins.
 
-    `gap` is the text between the previous sentence and this one (a blank, a new paragraph).
+    `gap` is the text between the previous sentence and this one (a blank, a new paragraph, nothing). The sentence's
+    first token may hold the stop before it as well, where no blank is between: `num_before` characters of it.
     """
 
     ids: tuple[int, ...]
     sentence_start: int
     gap: str
+    num_before: int = 0
 
 
 def begin_sentences(
@@ -80,9 +82,12 @@ def begin_sentences(
         swapped = swap_yes_no(sentence)
         told = swapped if swapped != sentence and rng.random() < yes_no_swap else sentence
         ids, spans = policy.encoder.text_tokens(prompt, reference[:first] + told)
-        start = next(i for i, (_, right) in enumerate(spans) if right > first)
+        start = next((i for i, (_, right) in enumerate(spans) if right > first), None)
+        if start is None:
+            raise UserError(f"row {prompt.uid}: {sentence!r} has no tokens in this model; accepted: text that has")
         cut = start + int(rng.integers(1, max(2, len(ids) - start)))
-        beginnings.append(Beginning(tuple(ids[:cut]), start, reference[previous_end:first]))
+        num_before = len(reference[spans[start][0] : first].lstrip())
+        beginnings.append(Beginning(tuple(ids[:cut]), start, reference[previous_end:first], num_before))
         previous_end = end
     return beginnings
 
@@ -123,9 +128,9 @@ def _joined(policy: Policy, sentences: Sequence[Beginning], finished: Sequence[S
     text, spans = "", []
     for beginning, drawn in zip(sentences, finished, strict=True):
         own = beginning.ids[beginning.sentence_start :]
-        kept, whole = policy.encoder.decode(own), policy.encoder.decode([*own, *drawn.token_ids])
+        kept, whole = (policy.encoder.decode([*own, *new])[beginning.num_before :] for new in ((), drawn.token_ids))
         text += beginning.gap
-        start = len(text) + _num_common(kept, whole)
+        start = len(text) + num_common(kept, whole)
         text += whole
         if start < len(text):
             spans.append((start, len(text)))
@@ -134,7 +139,8 @@ def _joined(policy: Policy, sentences: Sequence[Beginning], finished: Sequence[S
     return Written(text, tuple(spans), {"cuts": cuts, "truncated": truncated})
 
 
-def _num_common(one: str, two: str) -> int:
+def num_common(one: str, two: str) -> int:
+    """Characters that two texts begin with together."""
     return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 

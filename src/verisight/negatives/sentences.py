@@ -1,25 +1,64 @@
-"""Sentences of an answer, as spans of its text."""
+"""Where the sentences of an answer are: sentencex within a paragraph, rules of our own for lists and headings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 
-from sentencex import get_sentence_boundaries
+from sentencex import segment  # type: ignore (a compiled module)
 
-_LINE = re.compile(r"[^\r\n\u2028\u2029]+")
+_MARKER = re.compile(
+    r"\s*(?:(?:[-*+•·–]|#{1,6}|\(?(?:\d{1,3}|[a-z]|[ivx]{1,5})[.)]|[①-⑳])\s+"  # noqa: RUF001
+    r"|(?:\d{1,3}|[一二三四五六七八九十]{1,3})[、．])",  # noqa: RUF001
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(r"(?<=\S)[*_]+(?=\s|$)")  # of bold or italic type
+# Stops in front of a number that sentencex reads over.
+_BEFORE_NUMBER = re.compile(r"(?:(?<=[。！？｡])|(?<=[。！？｡][”」』])|(?<=[!?])\s+)(?=\d)")  # noqa: RUF001
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Where each sentence begins and ends, the blanks between them left out: half-open, in order, disjoint.
+    """Half-open character spans of the sentences, sorted, without the blanks around them; nothing else is left out.
 
-    `sentencex` (Wikimedia) tells full stops from those of abbreviations, numbers, quotes and initials, and knows the
-    stops of scripts without blanks. A line ends a sentence too: items of a list are sentences of their own.
+    A paragraph, a heading and an item of a list end what stands before them; any other line break is a blank. Inside,
+    sentencex 1.x decides by its English rules, which know the stops of Chinese, Japanese, Hindi, ... too: "Mr.",
+    "e.g.", "U.S.", "a.m." and "3.5" do not split, and a closing quote stays with its sentence.
     """
     spans = []
-    for line in _LINE.finditer(text):
-        for found in get_sentence_boundaries("en", line[0]):
-            start, end = line.start() + found["start_index"], line.start() + found["end_index"]
-            part = text[start:end]
-            if part.strip():
-                spans.append((start + len(part) - len(part.lstrip()), start + len(part.rstrip())))
+    for left, right in pairwise([*sorted(set(_beginnings(text))), len(text)]):
+        piece = text[left:right]
+        if bare := piece.strip():
+            first = left + len(piece) - len(piece.lstrip())
+            spans.append((first, first + len(bare)))
     return spans
+
+
+def _beginnings(text: str) -> Iterator[int]:
+    """Where a sentence, or the blanks before it, may begin."""
+    start = 0
+    for block in _blocks(text):
+        yield start
+        yield from (start + stop.start() for stop in _BEFORE_NUMBER.finditer(block))
+        marker = _MARKER.match(block)
+        at = start + (marker.end() if marker else 0)
+        start += len(block)
+        for piece in segment("en", text[at:start]):
+            at += len(piece)
+            if not _MARKER.fullmatch(piece):
+                closing = _CLOSING.match(text, at, start)
+                yield closing.end() if closing else at
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Paragraphs, headings and items, line breaks included: joined they are the text."""
+    block, listed, previous = "", False, ""
+    for line in text.splitlines(keepends=True):
+        marked = _MARKER.match(line) is not None
+        if block and (marked or not previous.strip() or (listed and not line[0].isspace())):
+            yield block
+            block, listed = "", False
+        block += line
+        listed |= marked
+        previous = line
+    yield block

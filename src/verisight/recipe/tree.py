@@ -181,6 +181,11 @@ def _cache_contradictions(recipe: Recipe) -> Iterator[str]:
             "train.reference: found cached with a source whose pairs are not known beforehand; "
             "accepted: auto, adapter_off or frozen_copy"
         )
+    if train.reference == "cached" and isinstance(model.tune, Full) and recipe.diagnose is not None:
+        yield (
+            "diagnose: found with train.reference cached and full tuning, where nothing is left to score new answers "
+            "with; accepted: empty, train.reference frozen_copy, or lora"
+        )
     if train.reference == "cached" and isinstance(recipe.objective, Mdpo):
         yield (
             "train.reference: found cached with objective mdpo, which scores spoiled pictures too; "

@@ -70,8 +70,8 @@ class Mixed:
 class Iterated:
     """Pairs of a source drawn `every` steps ahead: the policy that makes them is brought up to date only then.
 
-    Between online (every 1) and offline: iterated alignment. A step is one draw; all draws of a period are of one
-    size. The pairs that wait are part of the state.
+    Between online (every 1) and offline: iterated alignment. A step is one draw; inside a mixture, whose draws are not
+    of one size, it is about so many. The pairs that wait are part of the state.
     """
 
     def __init__(self, source: Source, *, every: int) -> None:
@@ -81,10 +81,9 @@ class Iterated:
         self._waiting: list[Pair] = []
 
     def draw(self, n: int, policy: Policy) -> list[Pair]:
-        """The next n pairs; when none wait, `every` x n are made by `policy` as it is now."""
-        if not self._waiting:
-            self._waiting = self._source.draw(n * self._every, policy)
-        assert len(self._waiting) >= n, "draws of one size"
+        """The next n pairs; where too few wait, `every` x n more are made by `policy` as it is now."""
+        if len(self._waiting) < n:
+            self._waiting += self._source.draw(n * self._every, policy)
         drawn, self._waiting = self._waiting[:n], self._waiting[n:]
         return drawn
 

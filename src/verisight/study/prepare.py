@@ -14,6 +14,7 @@ from verisight.data.readers import open_data
 from verisight.data.records import write_pairs
 from verisight.data.store import Stored, store
 from verisight.data.views import Chain
+from verisight.models.policy import Policy
 from verisight.progress import track
 from verisight.recipe import Averaged, Generated, Iterated, Mixed, Offline, Recipe, Source, is_fixed
 from verisight.sources.collect import as_json, from_json
@@ -21,6 +22,7 @@ from verisight.sources.generated import generate_pairs
 from verisight.types import BadRow, Pair
 
 JOURNAL = "negatives"  # finished batches of a generation under way
+PROBE = "probe.parquet"
 DRAWN = "drawn.jsonl"  # pairs of an online source under way
 EQUAL_PAIRS = "equal_pairs"  # examples whose hallucinated answer was the chosen one
 
@@ -62,6 +64,23 @@ def make_pairs(recipe: Recipe, *, quiet: bool) -> Sequence[Pair]:
         (recipe.output / DRAWN).unlink(missing_ok=True)
     shutil.rmtree(recipe.output / "rows", ignore_errors=True)
     return Chain(list(rows.values())) if is_fixed(recipe.source) else _written_pairs(target)
+
+
+def probe(recipe: Recipe, rows: dict[str, Sequence[Pair]], policy: Policy, *, quiet: bool) -> Sequence[Pair]:
+    """The pairs that are looked at while training, written to probe.parquet once: a run that resumes looks at the same.
+
+    Held-out ones, or the first that the recipe's source draws with the starting model; training draws its own.
+    """
+    assert recipe.diagnose is not None
+    target, num = recipe.output / PROBE, recipe.diagnose.num
+    if not target.exists():
+        data = recipe.diagnose.data
+        if data is None:
+            found: Sequence[Pair] = build.source(recipe, rows).draw(num, policy)
+        else:
+            found = build.held_out(recipe, data, num=num, quiet=quiet)
+        write_pairs(target, found)
+    return _written_pairs(target)
 
 
 def _working(source: Source, key: str) -> Iterator[tuple[str, Source]]:

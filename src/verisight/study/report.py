@@ -17,6 +17,7 @@ from verisight.study import svg, tables
 from verisight.study.gallery import AnswerGallery, PairGallery, collect_answers, collect_pairs
 from verisight.study.svg import Line
 from verisight.study.tables import Arm, Change, Metric, Row, comparison, headlines, markdown_table, terminal_table
+from verisight.train.tracking import flatten
 from verisight.types import UserError
 
 __all__ = ["Arm", "Report", "collect", "comparison", "markdown_table", "terminal_table", "write_report"]
@@ -35,6 +36,17 @@ _PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Log-ratio to the start", "nats", False, {"chosen_logratio_sum": "chosen", "rejected_logratio_sum": "rejected"}),
     ("Log-probability a token", "nats", False, {"chosen_logp_mean": "chosen", "rejected_logp_mean": "rejected"}),
 )
+# the same of the pairs that were looked at while training
+_PROBE_PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
+    (
+        "Margin by what is shown (probe)", "nats", False,
+        {"margin_mean": "its picture", "swapped/margin_mean": "another", "no_image/margin_mean": "none"},
+    ),
+    ("Log-ratio to the start (probe)", "nats", False,
+     {"chosen_logratio_sum": "chosen", "rejected_logratio_sum": "rejected"}),
+    ("KL to the start, own answers (probe)", "nats", False, {"samples/kl_sum": "KL"}),
+    ("Length of own answers (probe)", "words", False, {"samples/words": "words"}),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +190,8 @@ def _cautions(rows: Sequence[Row], summaries: dict[str, dict[str, Any]]) -> Iter
 
 def _training(arm: Arm) -> Training | None:
     path = arm.folder / "metrics.jsonl"
-    rows = [row for row in read_jsonl(path) if row.get("split", "train") == "train"] if path.exists() else []
+    written = read_jsonl(path) if path.exists() else []
+    rows = [row for row in written if row.get("split", "train") == "train"]
     if not rows:
         return None
     if not all(isinstance(row.get("step"), int) for row in rows):
@@ -186,15 +199,20 @@ def _training(arm: Arm) -> Training | None:
     origins: Counter[str] = Counter()
     for row in rows:
         origins.update(row.get("origin", {}))
-    charts = []
-    for title, y_label, percent, keys in _PANELS:
-        lines = tuple(line for key, label in keys.items() if (line := _line(rows, key, label)))
-        if len(lines) == len(keys):
-            charts.append(Chart(title, y_label, percent, lines))
+    charts = list(_charts(rows, _PANELS))
     if charts and any(chart.title.startswith("Log-ratio") for chart in charts):
         charts = [chart for chart in charts if not chart.title.startswith("Log-probability")]
+    looks = [flatten(row) for row in written if row.get("split") == "probe"]
+    charts += _charts(looks, _PROBE_PANELS)
     seconds = sum(row.get("seconds", 0.0) for row in rows)
     return Training(arm.label, str(path), rows[-1]["step"], seconds, tuple(origins.items()), tuple(charts))
+
+
+def _charts(rows: Sequence[dict[str, Any]], panels: Sequence[tuple[str, str, bool, dict[str, str]]]) -> Iterator[Chart]:
+    for title, y_label, percent, keys in panels:
+        lines = tuple(line for key, label in keys.items() if (line := _line(rows, key, label)))
+        if len(lines) == len(keys):
+            yield Chart(title, y_label, percent, lines)
 
 
 def _line(rows: Sequence[dict[str, Any]], key: str, label: str) -> Line | None:

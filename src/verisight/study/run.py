@@ -22,8 +22,9 @@ from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
 from verisight.progress import Advance, track
 from verisight.recipe import Averaged, Generated, Masked, Recipe, below, check_files, dump, recipe_hash
-from verisight.study.prepare import make_pairs, prepare
+from verisight.study.prepare import make_pairs, prepare, probe
 from verisight.train.loop import fit
+from verisight.train.tracking import check_trackers
 from verisight.types import Benchmark, Pair, UserError
 
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
@@ -38,6 +39,7 @@ def open_run(recipe: Recipe) -> Path:
     """
     _check_processes()
     check_files(recipe)
+    check_trackers(recipe.train.trackers)
     _check_positions(recipe, check_model(recipe.model.path))
     _check_cache(recipe)
     folder = recipe.output
@@ -123,14 +125,19 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     stored = None
     if recipe.train.reference == "cached":
         stored = _stored_reference(policy, recipe, Chain(list(rows.values())), quiet=quiet)
+    step = build.step(recipe, policy, rows, stored=stored)
+    looks = None
+    if recipe.diagnose is not None:
+        looked_at = probe(recipe, rows, policy, quiet=quiet)
+        looks = build.diagnose(recipe.diagnose, policy, step, looked_at, seed=recipe.seed)
     num_pairs = max(map(len, rows.values()))
-    optimization = build.optimization(recipe.train, num_pairs=num_pairs)
     fit(
         policy,
         source,
-        build.step(recipe, policy, rows, stored=stored),
-        optimization=optimization,
+        step,
+        optimization=build.optimization(recipe.train, num_pairs=num_pairs),
         folder=folder,
+        probe=looks,
         label=f"train ({recipe.objective.kind})",
         quiet=quiet,
     )

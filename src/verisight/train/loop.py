@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 
-from verisight.data.files import append_jsonl, read_jsonl, write_jsonl
+from verisight.data.files import read_jsonl, write_jsonl
 from verisight.models.policy import Policy
 from verisight.progress import track
 from verisight.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from verisight.train.preference import Outcome
+from verisight.train.tracking import FOLDER, recording
 from verisight.types import Pair, Source, UserError
 
 
@@ -29,9 +31,25 @@ class Step(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """Looks at the policy without touching it."""
+
+    @property
+    def every(self) -> int:
+        """Steps between two looks."""
+        ...
+
+    def __call__(self) -> dict[str, Any]:
+        """JSON values, numbers by name; names may be nested."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Optimization:
-    """How the weights move. Learning rates are per AdamW step; `batch_size` counts pairs per optimizer step."""
+    """How the weights move. Learning rates are per AdamW step; `batch_size` counts pairs per optimizer step.
+
+    `trackers`: where metrics go besides metrics.jsonl, names that `train.tracking.check_trackers` accepts.
+    """
 
     steps: int
     batch_size: int = 16
@@ -45,6 +63,7 @@ class Optimization:
     betas: tuple[float, float] = (0.9, 0.999)
     checkpoint_every: int | None = None
     keep_checkpoints: int = 1
+    trackers: tuple[str, ...] = ()
 
 
 def lr_fraction(step: int, *, steps: int, warmup_fraction: float, schedule: str) -> float:
@@ -63,41 +82,72 @@ def lr_fraction(step: int, *, steps: int, warmup_fraction: float, schedule: str)
 
 
 def fit(
-    policy: Policy, source: Source, step_fn: Step, *, optimization: Optimization, folder: Path, label: str = "train",
-    quiet: bool = False,
+    policy: Policy, source: Source, step_fn: Step, *, optimization: Optimization, folder: Path,
+    probe: Probe | None = None, label: str = "train", quiet: bool = False,
 ) -> None:  # fmt: skip
-    """Train for `optimization.steps` steps, appending to folder/metrics.jsonl.
+    """Train for `optimization.steps` steps, appending to folder/metrics.jsonl (and to the trackers).
 
-    A checkpoint in folder/checkpoints is continued from: a killed run ends with the weights of an uninterrupted one.
-    The caller deletes folder/checkpoints once it has saved the model.
+    A row of split "train" per step: means over the batch, `by_origin` the same per origin, `source` what it left out
+    so far. A row of split "probe" before the first step (step 0), every `probe.every` steps, and after the last one.
+
+    A checkpoint in folder/checkpoints is continued from: a killed run ends with the weights and rows of an
+    uninterrupted one. The caller deletes folder/checkpoints once it has saved the model.
+
+    Raises:
+        UserError: several processes; a tracker that does not start; what source, step or probe refuse.
     """
     settings = optimization
-    accelerator = Accelerator()
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    accelerator = Accelerator(
+        log_with=list(settings.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER)),
+    )
     if accelerator.num_processes > 1:
         raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
     policy.model.to(accelerator.device)
     weights = policy.trainable()
     optimizer = accelerator.prepare(_optimizer(weights, settings, is_projector=policy.is_projector))
-    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)
-    with track(label, total=settings.steps, unit="steps", done=first, quiet=quiet) as advance:
+    with (
+        recording(metrics, accelerator, names=settings.trackers, first=first) as write,
+        track(label, total=settings.steps, unit="steps", done=first, quiet=quiet) as advance,
+    ):
+        if probe is not None and first == 0:
+            write(_look(probe, step=0))
         for step in range(first, settings.steps):
             started = time.perf_counter()
-            fraction = lr_fraction(
-                step, steps=settings.steps, warmup_fraction=settings.warmup_fraction, schedule=settings.schedule
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * fraction
+            fraction = _set_lr(optimizer, settings, step)
             row = _update(source.draw(settings.batch_size, policy), step_fn, settings, accelerator, optimizer, weights)
+            if counts := source.counts():
+                row["source"] = counts
             row |= {"lr": settings.lr * fraction, "seconds": time.perf_counter() - started}
-            append_jsonl(metrics, {"step": step + 1, "split": "train", **row})
+            done = step + 1
+            write({"step": done, "split": "train", **row})
             advance(note=f"loss {row['loss']:.3f}")
+            if probe is not None and (done % probe.every == 0 or done == settings.steps):
+                write(_look(probe, step=done))
             every = settings.checkpoint_every
-            if every and (step + 1) % every == 0 and step + 1 < settings.steps:
+            if every and done % every == 0 and done < settings.steps:
                 save_checkpoint(
-                    checkpoints, step=step + 1, weights=weights, optimizer=optimizer,
+                    checkpoints, step=done, weights=weights, optimizer=optimizer,
                     state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
                 )  # fmt: skip
+
+
+def _look(probe: Probe, *, step: int) -> dict[str, Any]:
+    started = time.perf_counter()
+    found = probe()
+    return {"step": step, "split": "probe", **found, "seconds": time.perf_counter() - started}
+
+
+def _set_lr(optimizer: Any, settings: Optimization, step: int) -> float:
+    """Set the learning rates of a step (0-based); returns their share of the peak."""
+    fraction = lr_fraction(
+        step, steps=settings.steps, warmup_fraction=settings.warmup_fraction, schedule=settings.schedule
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * fraction
+    return fraction
 
 
 def _optimizer(
@@ -123,11 +173,14 @@ def _update(
     size = settings.micro_batch_size or len(pairs)
     sums: Counter[str] = Counter()
     origins: Counter[str] = Counter()
+    by_origin: dict[str, Counter[str]] = {}
     for start in range(0, len(pairs), size):
         outcome = step_fn(pairs[start : start + size])
         accelerator.backward(outcome.loss.sum() / len(pairs))
         sums.update(outcome.sums)
         origins.update(outcome.origins)
+        for origin, some in outcome.by_origin.items():
+            by_origin.setdefault(origin, Counter()).update(some)
     means = {name: total / len(pairs) for name, total in sums.items()}
     clipped = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
     assert clipped is not None, "only DeepSpeed clips by itself"
@@ -139,7 +192,15 @@ def _update(
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {**means, "grad_norm": norm, "num_pairs": len(pairs), "origin": dict(origins)}
+    told = {origin: _means(some) for origin, some in sorted(by_origin.items())}
+    return {**means, "grad_norm": norm, "num_pairs": len(pairs), "origin": dict(origins), "by_origin": told}
+
+
+def _means(sums: Mapping[str, float]) -> dict[str, float]:
+    """Means of one origin's sums over its `num` pairs; `margin` becomes `margin_mean`."""
+    num = sums["num"]
+    found = {name: total / num for name, total in sums.items() if name != "num"}
+    return {"num": int(num)} | {"margin_mean" if name == "margin" else name: one for name, one in found.items()}
 
 
 def _resume(
