@@ -111,7 +111,7 @@ def test_the_guard_sees_a_model_being_opened(files: Files, no_model: None) -> No
         ("objective.bta=1", "command line: objective.bta: found an unknown key (did you mean beta?)"),
         ("train.steps=many", "command line: train.steps: found 'many'; accepted: a valid integer"),
         ("train.steps=0", "train.steps: found 0; accepted: greater than or equal to 1"),
-        ("source={kind: onlin}", "source.kind: found 'onlin' (did you mean online?); accepted: offline, generated, online"),
+        ("source={kind: onlin}", "source.kind: found 'onlin' (did you mean online?); accepted: offline, generated, "),
     ],
 )
 def test_settings_that_do_not_exist(verb: str, override: str, message: str, files: Files, no_model: None) -> None:

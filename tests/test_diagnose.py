@@ -14,7 +14,7 @@ from verisight.sources.offline import Offline
 from verisight.train.diagnose import Diagnose, Divergence, Told, compared, means, measured, shown, swaps
 from verisight.train.loop import Optimization, fit
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
-from verisight.types import Answer, Decoding, Group, ImageRef, Sampled
+from verisight.types import Answer, Group, ImageRef, Sampled
 
 
 def about(index, origin):
@@ -72,7 +72,7 @@ def rows_of(folder, split="probe"):
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_before_training_policy_and_reference_are_one(kind):
-    found = looker(*setup(kind))()
+    found = looker(*setup(kind), num_samples=20, max_new_tokens=1)()
     assert (found["margin_mean"], found["accuracy"]) == (0, 0)
     assert found["chosen_logratio_sum"] == found["rejected_logratio_sum"] == 0
     for view in VIEWS:
@@ -177,37 +177,54 @@ def test_swaps_that_cannot_be_are_left_out():
     assert swaps(coco, seed=0) == {}
 
 
-def test_kl_is_that_of_the_policys_own_words():
+def next_token(policy, one):
+    """(ids,) log-probs of an answer's first token."""
+    tree = policy._plant([(0, 0, [[]])], [one.prompt], None)[0]
+    embedded = policy.network.embed(tree.ids[None], [tree.features])
+    hidden = policy.network.read(embedded, tree.positions[:, None], use_cache=False).last_hidden_state
+    return policy.network.logits(hidden[0, -1:])[0].log_softmax(0).double()
+
+
+def test_kl_is_that_of_the_next_token():
+    """Answers of one token, or their end: what is estimated is a sum over the vocabulary."""
     policy, reference = setup()
-    moved(policy)
-    found = looker(policy, reference, num_samples=40, max_new_tokens=1)()["samples"]
-    assert found["num"] == 200
-    drawn = policy.sample(
-        [one.prompt for one in PAIRS], decoding=Decoding(max_new_tokens=1), seed=99, num=400, batch_size=400
-    )
-    told = []
+    moved(policy, 1.3)
+    encoder = policy.encoder
+    kept = torch.zeros(len(encoder.tokenizer), dtype=torch.bool)  # words that are tokenised as they were drawn
+    for word in set(range(len(kept))) - set(policy._never_drawn):
+        text = encoder.decode([word])
+        kept[word] = word in encoder.end_ids or encoder.answer(PAIRS[0].prompt, Answer(text)).ids[:1] == (word,)
+    assert 100 < kept.sum() < len(kept) - 100
+    expected = []
     with torch.no_grad():
-        for one, row in zip(PAIRS, drawn, strict=True):
-            groups = [Group(one.prompt, tuple(Answer(word.text) for word in row))]
-            scores, then = policy.score(groups), reference.score(groups)
-            ratios = (scores.token_logp - then.token_logp).split(scores.num_tokens.tolist())
-            told += [float(ratio[0]) for ratio, word in zip(ratios, row, strict=True) if word.token_ids]
-    assert found["kl_sum"] == pytest.approx(sum(told) / len(told), abs=6 * found["kl_sum_se"])
-    assert found["kl_token_mean"] > 0
-    assert found["kl_token_mean_se"] < found["kl_sum_se"]
+        for one in PAIRS:
+            now, then = (next_token(model, one)[: len(kept)][kept] for model in (policy, reference._policy))
+            p, ratio = now.exp(), now - then
+            expected.append([p.sum(), (p * ratio).sum(), (p * ((-ratio).expm1() + ratio)).sum()])
+    share, k1, k3 = torch.tensor(expected).sum(dim=0).tolist()
+    found = looker(policy, reference, num_samples=400, max_new_tokens=1)()["samples"]
+    assert (found["num"], found["tokens"] <= 1) == (2000, True)
+    assert found["kl_sum"] == pytest.approx(k1 / share, abs=4 * found["kl_sum_se"])
+    assert found["kl_token_mean"] == pytest.approx(k3 / share, abs=4 * found["kl_token_mean_se"])
+    assert found["kl_sum_se"] < k1 / share / 5
+    assert found["kl_token_mean_se"] < k3 / share / 5
+    assert 0 < found["retokenized_fraction"] < 1
 
 
 def test_sums_of_kl_in_closed_form():
     drawn = [Sampled("a dog", (1, 2), False), Sampled("cow", (3,), True)]
-    found = measured(drawn, [[Divergence(1.0, 0.5, 3)], [Divergence(-0.5, 0.25, 1)]])
+    found = measured(drawn, [[Divergence(1.0, 0.5, 3)], [Divergence(-0.5, 0.25, 1)], []])
     assert (found["num"], found["tokens"], found["words"], found["truncated_fraction"]) == (2, 1.5, 1.5, 0.5)
     assert found["kl_sum"] == 0.25
     assert found["kl_sum_se"] == pytest.approx(math.sqrt((0.75**2 + 0.75**2) / 2))  # s / sqrt(n)
     assert found["kl_token_mean"] == 0.75 / 4
     assert found["kl_token_mean_se"] == pytest.approx(math.sqrt(2 * 2 * 0.0625**2) / 4)  # k3 - 0.1875 n = -+0.0625
     one = measured(drawn, [[Divergence(1.0, 0.5, 3), Divergence(0.0, 0.0, 1)]])
-    assert (one["kl_sum"], one["kl_sum_se"], one["kl_token_mean"]) == (0.5, None, 0.125)
+    assert (one["kl_sum"], one["kl_sum_se"], one["kl_token_mean"], one["retokenized_fraction"]) == (0.5, None, 0.125, 0)
     assert "kl_sum" not in measured(drawn, [])
+    left = measured(drawn, [[Divergence(1.0, 0.5, 3)], []])
+    assert (left["retokenized_fraction"], left["kl_sum"], left["kl_sum_se"]) == (0.5, 1, None)
+    assert "kl_sum" not in measured(drawn, [[], []])
 
 
 def test_one_pair_in_closed_form():
@@ -254,7 +271,7 @@ def test_a_look_leaves_the_policy_as_it_was():
 @pytest.mark.parametrize("die_at", [2, 4, 5])
 def test_killed_and_resumed_rows_are_those_of_an_uninterrupted_run(kind, die_at, tmp_path):
     whole = trained(tmp_path / "whole", kind, pairs=PAIRS)
-    every = replace(SETTINGS, checkpoint_every=2)
+    every = replace(SETTINGS, checkpoint_every=3)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "killed", kind, pairs=PAIRS, optimization=every, die_at=die_at)
     resumed = trained(tmp_path / "killed", kind, pairs=PAIRS, optimization=every)

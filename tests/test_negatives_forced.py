@@ -179,6 +179,7 @@ class Says:
         ("There is a dog.", "No", ["No"]),
         ("There is a dog.", "There is a", []),
         ("狗 is a dog.", "猫 is a cow.", ["猫", "cow"]),
+        ("狗 is here.", "猗 is here.", ["猗"]),  # three bytes, three tokens: the second differs
         ("dog", "", []),
     ],
 )  # fmt: skip

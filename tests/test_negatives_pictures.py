@@ -154,9 +154,15 @@ def test_crops_of_thin_pictures_keep_their_share(width, height):
     assert (right - left) * (bottom - top) == pytest.approx(0.1 * width * height, abs=1)
 
 
-def test_a_crop_is_at_least_a_pixel():
-    [[left, top, right, bottom]] = Cropped(0, 0).spoil(prompt(0), rng=seeded()).notes["boxes"]
-    assert (right - left, bottom - top) == (1, 1)
+def test_a_crop_is_at_least_a_pixel_any_pixel_and_nothing_around_it():
+    one, rng, drawn = shown(seeded().integers(0, 256, (2, 3, 3), dtype=np.uint8)), seeded(), set()
+    for _ in range(100):
+        seen = Cropped(0, 0).spoil(one, rng=rng)
+        [[left, top, right, bottom]] = seen.notes["boxes"]
+        assert (right - left, bottom - top) == (1, 1)
+        assert (pixels_of(seen.prompt.images[0]) == pixels_of(one.images[0])[top, left]).all()
+        drawn.add((left, top))
+    assert len(drawn) == 6
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.1, 0.2), (0.3, 0.2), (0.5, 1.1), (1, 1), (float("nan"), 0.5)])

@@ -45,6 +45,7 @@ SPLIT = [
     ("1. **Dog:** It runs. Yes.\r\n2. Cat", ["1. **Dog:** It runs.", "Yes.", "2. Cat"]),
     ("- a dog\n  that runs\n\n• a cat", ["- a dog\n  that runs", "• a cat"]),
     ("# A farm\nThere is\na dog\n\n\n  Next one", ["# A farm", "There is\na dog", "Next one"]),
+    ("A dog\n \nA cat\n\u3000\nA cow", ["A dog", "A cat", "A cow"]),
     ("a) dog\nb) cat\niv. cow", ["a) dog", "b) cat", "iv. cow"]),
     ("图中有狗。“你好。”他说。狗在跑！猫呢？是", ["图中有狗。", "“你好。”", "他说。", "狗在跑！", "猫呢？", "是"]),
     ("这里有3只狗。2只猫在跑。", ["这里有3只狗。", "2只猫在跑。"]),

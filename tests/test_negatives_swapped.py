@@ -74,7 +74,7 @@ def test_a_pool_without_another_picture_is_refused(pool):
 class Huge:
     """A pool that makes rows when asked, and counts."""
 
-    def __init__(self, num, row=pair):
+    def __init__(self, num, row=lambda row: pair(row % 7 + 1)):
         self.num, self.row, self.asked = num, row, 0
 
     def __len__(self):
@@ -83,7 +83,17 @@ class Huge:
     def __getitem__(self, index):
         assert 0 <= index < self.num
         self.asked += 1
-        return self.row(index % 7 + 1)
+        return self.row(index)
+
+
+def test_of_a_huge_pool_every_part_is_drawn():
+    asked = []
+    pool = Huge(10**9, row=lambda row: asked.append(row) or pair(1))
+    for seed in range(50):
+        Swapped(pool).spoil(prompt(0), rng=seeded(seed))
+    assert len(asked) == len(set(asked)) == 50
+    assert min(asked) < 10**8
+    assert max(asked) > 9 * 10**8
 
 
 def test_a_huge_pool_is_not_scanned():

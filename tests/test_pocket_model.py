@@ -75,11 +75,11 @@ def test_the_assets_are_small_and_hold_no_code() -> None:
 
 
 def test_the_encoder_hears_objects_more_than_word_order() -> None:
-    from verisight.negatives.checks import load_encoder
+    from verisight.negatives.encoders import open_encoder
 
     said = "There is a dog in the top left."
     others = ["In the top left there is a dog.", "There is a zebra in the top left.", said]
-    vectors = load_encoder(str(pocket_folder().parent / "encoder")).encode([said, *others], normalize_embeddings=True)
+    vectors = open_encoder(str(pocket_folder().parent / "encoder")).encode([said, *others], normalize_embeddings=True)
     order, thing, same = vectors[1:] @ vectors[0]
     assert thing < 0.5 < 0.85 < order
     assert same == pytest.approx(1.0, abs=1e-5)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from accelerate.tracking import TensorBoardTracker
 
 from tiny import pair, tiny_policy
 from verisight.data.files import read_jsonl
@@ -88,8 +89,10 @@ def test_tensorboard_shows_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(("every", "die_at"), [(2, 4), (None, 3)])
-def test_a_resumed_run_goes_on_where_it_was(every, die_at, tmp_path):
+def test_a_resumed_run_goes_on_where_it_was(every, die_at, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
+    closed, finish = [], TensorBoardTracker.finish
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda self: closed.append(finish(self)))
     settings = replace(SETTINGS, checkpoint_every=every)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, settings, die_at=die_at)
@@ -97,6 +100,7 @@ def test_a_resumed_run_goes_on_where_it_was(every, die_at, tmp_path):
     assert [step for step, _ in killed["train/loss"]] == list(range(1, die_at))
     trained(tmp_path, settings)
     assert shown(tmp_path) == written(tmp_path)
+    assert len(closed) == 2
 
 
 def test_rows_are_the_same_with_and_without(tmp_path):

@@ -54,6 +54,13 @@ def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
     typer.echo(f"{len(made)} pairs in {', '.join(str(file) for file in sorted(folder.glob('pairs*.parquet')))}")
     for equal in sorted(folder.glob(f"{EQUAL_PAIRS}*.jsonl")):
         typer.echo(f"{len(read_jsonl(equal))} examples gave no pair, the two answers being equal: {equal}")
+    from verisight.study.pairs_facts import collect_facts, pair_files, summary_lines
+    from verisight.study.pairs_page import write_pairs_page
+
+    for file in pair_files(folder):
+        for line in summary_lines(collect_facts(file, num=0, seed=0)):
+            typer.echo(f"  {line}")
+    typer.echo(f"to look at: {write_pairs_page(folder)}")
     for pair in made[:3]:
         typer.echo(f"\n  {pair.prompt.text}\n  chosen:   {pair.chosen.text}\n  rejected: {pair.rejected[0].text}")
 

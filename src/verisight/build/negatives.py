@@ -20,12 +20,13 @@ from verisight.negatives.pictures import Blank, Cropped, Noised
 from verisight.negatives.pictures_swapped import Swapped
 from verisight.negatives.rewrite import Rewrite
 from verisight.negatives.views import Clean, Masked, View
-from verisight.types import Decoding, Pair
+from verisight.types import Decoding, Pair, UserError
 
 _ORIGINS = {
     ("masked", "sentence_guided", "dissimilar"): "bdhs_attn",
     ("noised", "sentence_guided", "dissimilar"): "bdhs_noise",
     ("noised", "token_forced", "always"): "povid_distortion",
+    ("clean", "rewrite", "always"): "rewrite",
 }
 
 
@@ -95,7 +96,10 @@ def _check(node: recipe.Dissimilar | recipe.Always) -> Check:
     match node:
         case recipe.Dissimilar(encoder=encoder, eps=eps):
             folder = str(files("verisight.pocket") / "assets" / "encoder") if encoder == POCKET else encoder
-            return Dissimilar(open_encoder(folder), eps, encoder)
+            try:
+                return Dissimilar(open_encoder(folder), eps, encoder)
+            except UserError as error:
+                raise UserError(f"negatives.check.{error}") from error
         case recipe.Always():
             return Always()
         case other:

@@ -53,7 +53,7 @@ class Hallucinate:
     check: Check
     rounds: int = 5
     decoding: Decoding = Decoding(temperature=1.0)
-    free: Free = Free()
+    free: Guidance = Free()
 
     def __call__(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, seed: int

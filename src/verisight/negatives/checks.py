@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from verisight.types import UserError
-
 
 class Check(Protocol):
     """Decides which candidates differ enough from their references."""
@@ -61,16 +59,3 @@ class Always:
     def keep(self, references: Sequence[str], candidates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """All true, nothing measured."""
         return np.ones(len(references), dtype=bool), np.full(len(references), np.nan)
-
-
-def load_encoder(path: str) -> Any:
-    """A sentence-transformers model from a folder or hub id, on the CPU."""
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        return SentenceTransformer(path, device="cpu")
-    except Exception as error:  # sentence-transformers raises whatever its backends raise
-        raise UserError(
-            f"source.negatives.check.encoder: {path!r} does not open as a sentence-transformers model "
-            f"({type(error).__name__}: {error}); accepted: a folder, a hub id or 'pocket'"
-        ) from error

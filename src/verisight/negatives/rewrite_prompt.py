@@ -6,7 +6,6 @@ The idea is the paper's (section 4, VLFeedbackCorrupted); wording and examples a
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from verisight.data.unusable import Unusable
 from verisight.types import Prompt
 
 OPEN, CLOSE = "<changed>", "</changed>"
-NO_REPLY = "no reply"
 
 _PURPOSE = """\
 A model that talks about pictures is taught not to invent things. It learns from pairs of answers: one that is true, \
@@ -98,33 +96,38 @@ class Read(NamedTuple):
     problem: str = ""
 
 
-def ask(
-    prompt: Prompt, reference: str, *, examples: Sequence[Example], shows_image: bool = False, failed: str = "",
-    attempt: int = 1,
-) -> str:  # fmt: skip
-    """The words that ask for a changed answer. The question's earlier turns are quoted before it.
-
-    Questions and answers are quoted line by line, so that none of their lines can pass for one of ours. `failed`: why
-    the attempt before this one (1 is the first) gave nothing.
-
-    Raises:
-        Unusable: a text holds a mark that tokenizers obey (`</s>`, `<image>`), or is not Unicode.
-    """
+def check(prompt: Prompt, reference: str) -> None:
+    """Raise Unusable for a text with a mark that tokenizers obey (`</s>`, `<image>`), or that is not Unicode."""
     for text in (prompt.text, reference, *(turn.text for turn in prompt.history)):
         check_text(text)
+
+
+def ask(
+    prompt: Prompt, reference: str, *, examples: Sequence[Example], shows_image: bool = False, tries: Sequence[str] = ()
+) -> str:
+    """The words that ask for a changed answer; for texts that `check` lets pass.
+
+    Question, earlier turns and answer are quoted line by line, so that none of their lines can pass for one of ours.
+    `tries`: why each attempt before gave nothing, in our words.
+    """
     shown = "".join(_example(number, one) for number, one in enumerate(examples, 1))
     turns = "".join(f"{_BEFORE.format(role=turn.role)}\n{quoted(turn.text)}\n" for turn in prompt.history)
-    again = f"\nThis is attempt {attempt}. The one before was of no use: {failed}." if attempt > 1 else ""
+    again = f"\nThis is attempt {len(tries) + 1}. The last one was of no use: {tries[-1]}." if tries else ""
     return (
         f"{_opening(shows_image=shows_image)}\n\n{shown}{_TURN}\n{turns}{_QUESTION}\n{quoted(prompt.text)}\n"
         f"{_ANSWER}\n{quoted(reference)}\n\n{_ENDING}{again}"
     )
 
 
+def our_texts(examples: Sequence[Example], *, shows_image: bool = False) -> tuple[str, ...]:
+    """What stands in every request: the instruction, its ending, the examples."""
+    return (_opening(shows_image=shows_image), _ENDING, *(text for example in examples for text in example))
+
+
 def version(examples: Sequence[Example], *, shows_image: bool = False) -> str:
     """Twelve hex digits that change with the wording and the examples."""
-    told = [_opening(shows_image=shows_image), _TURN, _QUESTION, _ANSWER, _BEFORE, _ENDING, examples]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+    blank = ask(Prompt("", (), ""), "", examples=examples, shows_image=shows_image, tries=[""])
+    return hashlib.sha256(blank.encode()).hexdigest()[:12]
 
 
 def quoted(text: str) -> str:
@@ -152,13 +155,14 @@ def written(text: str) -> str:
 
 
 _REFUSAL = re.compile(
-    r"(?:(?:i'?m|i am|we are|we're) (?:very |so |really )?(?:sorry|afraid i)|sorry\b|(?:i|we) apologi[sz]e|my apologies"
-    r"|(?:unfortunately,? |regrettably,? )?(?:as|since i'?m|because i'?m|i'?m|i am) (?:just |only )?"
-    r"(?:an? )(?:ai\b|(?:large )?language model|assistant\b)"
-    r"|(?:unfortunately,? )?i (?:can'?t|can ?not|won'?t|will not|am (?:not able|unable) to|'?m (?:not able|unable) to"
-    r"|must (?:decline|refuse)|do not|don'?t|have to decline|decline)"
-    r"(?: \w+){0,2} ?\b(?:help|assist|comply|provide|do (?:this|that|so)|fulfil+|create|generate|write|rewrite|produce"
-    r"|change|alter|modify|complete|decline|refuse|feel comfortable|engage|participate|support|make)\b)",
+    r"(?:(?:unfortunately|regrettably),? )?(?:"
+    r"(?:i'm|i am|we're|we are) (?:very |so |really |truly )?sorry\b|sorry\b|(?:i|we) apologi[sz]e\b|my apologies\b"
+    r"|(?:as|since i'm|because i'm|i'm|i am) (?:just |only )?an? (?:ai(?= (?:assistant|(?:language )?model)\b|[,.])"
+    r"|(?:large )?language model\b)"
+    r"|(?:i|we) (?:must|have to|will have to|need to)? ?(?:decline|refuse)\b"
+    r"|(?:i|we)(?: (?:can't|can ?not|won't|will not|do not|don't)|(?:'m| am) (?:not able|unable) to)(?: \w+){0,2}? "
+    r"(?:help|assist|comply|provide|do (?:this|that|so)|fulfil+|create|generate|write|rewrite|produce|change|alter"
+    r"|modify|complete|engage|participate|support|make|feel comfortable)\b)",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<\s*(?P<end>/?)\s*changed\s*>", re.IGNORECASE)

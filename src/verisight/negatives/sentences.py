@@ -46,7 +46,7 @@ def _beginnings(text: str) -> Iterator[int]:
         for piece in segment("en", text[at:start]):
             at += len(piece)
             if not _MARKER.fullmatch(piece):
-                closing = _CLOSING.match(text, at, start)
+                closing = _CLOSING.match(text, at)
                 yield closing.end() if closing else at
 
 

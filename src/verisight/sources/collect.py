@@ -28,8 +28,8 @@ def collect(n: int, attempt: Callable[[int], list[Pair]], *, batch_size: int, le
         if failures >= PATIENCE * batch_size:
             why = ", ".join(f"{reason}: {num}" for reason, num in left_out.most_common())
             raise UserError(
-                f"source: {failures} examples in a row gave no pair to train on (left out so far: {why}); accepted: data, "
-                "sampling and annotator that give two different answers, one of them better"
+                f"source: {failures} examples in a row gave no pair to train on (left out so far: {why}); "
+                "accepted: data, sampling and annotator that give two different answers, one of them better"
             )
         drawn += made
     return drawn

@@ -67,6 +67,26 @@ def line_chart(lines: Sequence[Line], *, title: str, y_label: str, percent: bool
     return tostring(root, encoding="unicode")
 
 
+def rounds_chart(rows: Sequence[tuple[int, int, float]]) -> str:
+    """Share (0..1) resolved after each round: rows of (round, pairs, share). The paper's figure 10."""
+    x = _Scale(1, max(2, rows[-1][0]), _LEFT, WIDTH - _RIGHT)
+    y = _Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
+    said = ", ".join(f"{share:.1%} after round {number}" for number, _, share in rows)
+    root = _root(WIDTH, HEIGHT, label=f"Resolved: {said}.", style="chart")
+    for tick in ticks(0.0, 1.0, 5):
+        _line(root, "grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick)))
+        _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), _shown(tick, percent=True))
+    for number, _, _ in rows:
+        _text(root, "tick middle", (x(number), HEIGHT - _BOTTOM + 15), str(number))
+    _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (WIDTH - _RIGHT, HEIGHT - _BOTTOM))
+    _text(root, "name middle", ((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4), "round")
+    points = " ".join(f"{x(number)},{y(share)}" for number, _, share in rows)
+    SubElement(root, "polyline", {"class": "line s0", "points": points})
+    for number, _, share in rows:
+        SubElement(root, "circle", {"class": "dot", "cx": str(x(number)), "cy": str(y(share)), "r": "4"})
+    return tostring(root, encoding="unicode")
+
+
 def whisker(value: float, low: float, high: float, *, limit: float, label: str, style: str) -> str:
     """A dot at `value` with its interval on an axis from -limit to limit, and a line at 0."""
     width, height = 170, 22

@@ -58,8 +58,9 @@ class Diagnose:
       answer. Pairs without pictures, or with no other picture to swap with, are left out; `num` says how many stay.
     - samples: answers to the pairs' prompts at temperature 1: tokens, words, truncated_fraction;
       kl_sum, the mean of log pi(y|x) - log ref(y|x) over answers (Schulman's k1), and kl_token_mean, the mean of
-      r - 1 - log r with r = ref/pi over tokens (his k3, of less variance); both estimate KL(pi || ref), with
-      standard errors clustered by prompt. http://joschu.net/blog/kl-approx.html
+      r - 1 - log r with r = ref/pi over tokens (his k3, of less variance while the two are close). Both estimate
+      KL(pi || ref), with standard errors clustered by prompt. http://joschu.net/blog/kl-approx.html . Answers whose
+      text is not tokenised as it was drawn are left out of both; retokenized_fraction says how many.
 
     Nothing of the training is touched: no gradient, no random stream, no kept picture. Results do not depend on what
     was called before. A column that no pair has (margins of supervised rows) is not there.
@@ -158,21 +159,22 @@ class Diagnose:
     def _diverged(
         self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]], reference: Scorer
     ) -> Iterator[list[Divergence]]:
-        """Answers are scored as their text is tokenised behind the prompt; an end that was not drawn does not count."""
+        """Only answers whose text has the tokens that were drawn; an end that was not drawn does not count."""
         groups = [
             Group(prompt, tuple(Answer(one.text) for one in row)) for prompt, row in zip(prompts, answers, strict=True)
         ]
         scores = self.policy.score(groups)
         difference = (scores.token_logp - reference.score(groups).token_logp).double().cpu()
         rows = iter(difference.split(scores.num_tokens.tolist()))
-        for prompt, row in zip(prompts, answers, strict=True):
+        for group, row in zip(groups, answers, strict=True):
             found = []
-            for one in row:
+            for one, answer in zip(row, group.answers, strict=True):
                 tokens = next(rows)
                 if one.truncated:
-                    tokens = tokens[: len(self.policy.encoder.text_tokens(prompt, one.text)[0])]
-                k3 = torch.expm1(-tokens) + tokens
-                found.append(Divergence(float(tokens.sum()), float(k3.sum()), len(tokens)))
+                    tokens = tokens[: one.num_tokens]
+                if self.policy.encoder.answer(group.prompt, answer).ids[: one.num_tokens] == one.token_ids:
+                    k3 = torch.expm1(-tokens) + tokens
+                    found.append(Divergence(float(tokens.sum()), float(k3.sum()), len(tokens)))
             yield found
 
     def _batches(self, items: Sequence[T]) -> Iterator[list[T]]:
@@ -256,8 +258,11 @@ def measured(drawn: Sequence[Sampled], diverged: Sequence[Sequence[Divergence]])
     }
     if not diverged:
         return found
-    k1, k3, tokens = np.array([np.sum(row, axis=0) for row in diverged]).T
-    answers = np.array([len(row) for row in diverged])
+    answers = np.array([len(row) for row in diverged if row])
+    found["retokenized_fraction"] = 1 - int(answers.sum()) / len(drawn)
+    if not len(answers):
+        return found
+    k1, k3, tokens = np.array([np.sum(row, axis=0) for row in diverged if row]).T
     found["kl_sum"], found["kl_sum_se"] = _ratio(k1, answers)
     found["kl_token_mean"], found["kl_token_mean_se"] = _ratio(k3, tokens)
     return found
@@ -281,8 +286,6 @@ def _compared(seen: Mapping[int, Row], rows: Mapping[int, Row]) -> dict[str, Any
 def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:
     """sum(above) / sum(below) over independent clusters, and its standard error (linearised; None for one cluster)."""
     total, num = float(below.sum()), len(above)
-    if not total:
-        return 0.0, None
     ratio = float(above.sum()) / total
     if num < 2:
         return ratio, None
