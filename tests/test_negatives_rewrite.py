@@ -5,7 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from chat_server import MODEL, running, said, text_of
 from tiny import CHOSEN, prompt, tiny_policy
+from verisight.chat.endpoint import Endpoint
+from verisight.chat.http import HttpChat
 from verisight.chat.local import LocalChat
 from verisight.models.hiding import Sight
 from verisight.negatives.bdhs import Hallucinate
@@ -207,7 +210,7 @@ def test_one_round_that_always_keeps():
 def test_a_row_given_up_is_no_pair():
     stubborn = Rewrite(Told(lambda one: written(CHOSEN)))
     (made,) = Hallucinate(Clean(), stubborn, Always(), rounds=1)(None, [prompt(0)], [CHOSEN], seed=1)
-    assert paired(Pair(prompt(0), Answer(CHOSEN)), made, origin="rewrite") is None
+    assert not isinstance(paired(Pair(prompt(0), Answer(CHOSEN)), made, origin="rewrite"), Pair)
     assert made.notes["problem"] == "nothing is changed"
 
 
@@ -243,3 +246,18 @@ def test_a_model_on_this_machine_that_cannot_write_is_given_up():
     assert made.text == ""
     assert made.notes["writer"] == "tiny"
     assert len(made.notes["tries"]) == made.notes["attempts"] == 2
+
+
+@pytest.mark.enable_socket
+def test_over_http_a_failed_attempt_is_no_cached_answer_and_a_finished_one_is(tmp_path):
+    def serve(body):
+        return said(written(WRONG) if "This is attempt 2." in text_of(body) else "Sorry, I can't help with that.")
+
+    with running() as server:
+        server.otherwise = serve
+        for run in range(2):
+            chat = HttpChat(Endpoint(server.url, MODEL), folder=tmp_path, sleep=lambda seconds: None)
+            made = write(Rewrite(chat), [prompt(0), prompt(1)], [TRUE, TRUE])
+            assert [one.text for one in made] == [WRONG] * 2
+            assert [one.notes["tries"] for one in made] == [["a refusal"]] * 2
+            assert len(server.bodies) == 4, f"run {run}: two rows, two attempts, paid once"

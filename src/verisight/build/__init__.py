@@ -6,6 +6,7 @@ import math
 from typing import assert_never
 
 from verisight import recipe
+from verisight.build.annotators import check_chats
 from verisight.build.models import cache_folder, keep_looks, open_model, tune
 from verisight.build.negatives import hallucinate, origin
 from verisight.build.objectives import diagnose, step
@@ -18,6 +19,7 @@ from verisight.types import Benchmark
 __all__ = [
     "benchmark",
     "cache_folder",
+    "check_chats",
     "diagnose",
     "examples",
     "file_name",

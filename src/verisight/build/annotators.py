@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import assert_never
 
@@ -14,20 +15,42 @@ from verisight.chat.local import LocalChat
 from verisight.judges.likelihood import LikelihoodAnnotator
 from verisight.judges.oracle import OracleAnnotator
 from verisight.judges.vlm import ChatAnnotator
+from verisight.pocket.known import KnownScenes
 from verisight.pocket.scribe import Scribe
-from verisight.types import Annotator, Chat, Decoding
+from verisight.types import Annotator, Chat, Decoding, UserError
 
 
+def check_chats(one: recipe.Recipe) -> None:
+    """Refuse what a chat model or an oracle cannot work with, before anything is written or a model opens.
+
+    Raises:
+        UserError: an address or key that cannot be used, or a scenes file that is none.
+    """
+    for key, node in recipe.walk(one):
+        try:
+            if isinstance(node, recipe.Http):
+                _endpoint(node).key()
+            elif isinstance(node, recipe.Oracle | recipe.Scribe):
+                KnownScenes(node.scenes)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+
+
+def _endpoint(node: recipe.Http) -> Endpoint:
+    return Endpoint(node.url, node.model, node.key_env, node.timeout, node.served_as, node.tokens_field)
+
+
+@lru_cache(maxsize=8)
 def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed: int) -> Chat:
-    """A chat model. Answers over HTTP and what they cost are kept in `folder`/chat, for each setting apart."""
+    """A chat model. Answers over HTTP and what they cost are kept in `folder`/chat, for each model apart."""
     match node:
         case recipe.Http():
             prices = None
             if node.prompt_price is not None and node.completion_price is not None:
                 prices = Prices(node.prompt_price, node.completion_price)
             return HttpChat(
-                Endpoint(node.url, node.model, node.key_env, node.timeout, node.served_as, node.tokens_field),
-                folder=folder / "chat" / hashlib.sha256(node.model_dump_json().encode()).hexdigest()[:12],
+                _endpoint(node),
+                folder=folder / "chat" / hashlib.sha256(f"{node.url} {node.model}".encode()).hexdigest()[:12],
                 decoding=Decoding(node.max_new_tokens, node.temperature),
                 limits=Limits(node.retries, node.concurrency, node.requests_per_minute),
                 prices=prices,
@@ -43,8 +66,9 @@ def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed
             assert_never(other)
 
 
+@lru_cache(maxsize=8)
 def annotator(node: recipe.Annotator, *, folder: Path, seed: int) -> Annotator:
-    """Who compares answers."""
+    """Who compares answers. Asked again for the same, it is the same one: a judge is loaded once."""
     match node:
         case recipe.Oracle(scenes=scenes, noise=noise):
             return OracleAnnotator(scenes, noise=noise, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,9 @@ from verisight import recipe
 from verisight.build.annotators import annotator
 from verisight.build.data import Composed, counted, read
 from verisight.build.negatives import hallucinate, origin
-from verisight.data import views
 from verisight.data.files import write_json
 from verisight.data.outcome import enforce_bad_fraction
+from verisight.data.views import Singles, View
 from verisight.sources.generated import Averaged, Generated, Join, averaged, paired
 from verisight.sources.offline import Offline
 from verisight.sources.online import Online
@@ -44,6 +45,7 @@ def examples(
     found = read(node.data, folder=rows_folder(one), key=f"{key}.data", quiet=quiet)
     if isinstance(node, recipe.Offline) and not isinstance(one.objective, recipe.Sft):
         found = _comparable(found, single=key.endswith(".source") and _is_averaged(one, key))
+    found = _shown(one, key, node, found)
     write_json(one.output / file_name("data", key, ".json"), {"pairs": len(found.pairs), "steps": found.trail})
     enforce_bad_fraction(
         found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction,
@@ -51,7 +53,32 @@ def examples(
     )  # fmt: skip
     if not found.pairs:
         raise UserError(f"{key}.data: found no pair in {found.num_rows} rows; left out: {counted(found.bad)}")
-    return found.pairs if isinstance(node, recipe.Offline) else views.Singles(found.pairs)
+    return found.pairs if isinstance(node, recipe.Offline) else Singles(found.pairs)
+
+
+def _shown(
+    one: recipe.Recipe, key: str, node: recipe.Offline | recipe.Generated | recipe.Online, found: Composed
+) -> Composed:
+    """Pairs with pictures, where a view spoils them or the objective compares them; the others become bad rows."""
+    makers = [m for k, m in recipe.below(one.source) if (k == key or key.startswith(f"{k}."))]
+    views = [m.negatives.view for m in makers if isinstance(m, recipe.Generated | recipe.Averaged)]
+    hidden = [view for view in views if not isinstance(view, recipe.Clean | recipe.BadPrompt)]
+    hidden += [view for view in views if isinstance(view, recipe.BadPrompt) and view.degraded > 0]
+    compared = isinstance(one.objective, recipe.Mdpo)
+    if not hidden and not compared:
+        return found
+    kept, bad = [], list(found.bad)
+    for number, pair in enumerate(found.pairs):
+        where, num = pair.prompt.provenance, len(pair.prompt.images)
+        if not num:
+            bad.append(BadRow(where, number, "no picture to spoil", f"{where} is text only"))
+        elif compared and len(pair.rejected_images) not in (0, num):
+            detail = f"{where} has {len(pair.rejected_images)} rejected pictures beside {num}"
+            bad.append(BadRow(where, number, "rejected pictures do not fit", detail))
+        else:
+            kept.append(number)
+    pairs = found.pairs if len(kept) == len(found.pairs) else View(found.pairs, kept)
+    return Composed(pairs, bad, found.num_rows, found.trail)
 
 
 def held_out(one: recipe.Recipe, data: recipe.Data, *, num: int, quiet: bool = True) -> Sequence[Pair]:
@@ -90,7 +117,7 @@ def _comparable(found: Composed, *, single: bool) -> Composed:
             bad.append(BadRow(where, number, "several turns", detail))
         else:
             kept.append(number)
-    pairs = found.pairs if len(kept) == len(found.pairs) else views.View(found.pairs, kept)
+    pairs = found.pairs if len(kept) == len(found.pairs) else View(found.pairs, kept)
     return Composed(pairs, bad, found.num_rows, found.trail)
 
 
@@ -102,33 +129,44 @@ def join(node: recipe.Generated | recipe.Averaged) -> Join:
     return partial(paired, origin=told)
 
 
+def _order(one: recipe.Recipe, key: str) -> int:
+    """The seed by which a source goes through its rows. The first that reads data has the recipe's.
+
+    Others have one of their own, so that parts of a mixture over the same rows do not walk them side by side.
+    """
+    first = next(k for k, node in recipe.below(one.source) if not isinstance(node, recipe.Mixed | recipe.Iterated))
+    leaf = next(k for k, _ in recipe.with_data(one.source))
+    return one.seed if key in (first, leaf) else zlib.crc32(f"{one.seed}/{key}".encode())
+
+
 def source(
     one: recipe.Recipe, rows: Mapping[str, Sequence[Pair]], *, node: recipe.Source | None = None, key: str = "source"
 ) -> Source:
     """The source at `key`. `rows`: what every source below it reads; of one made beforehand, its finished pairs."""
     node = node or one.source
-    if not isinstance(node, recipe.Mixed) and recipe.is_fixed(node):
-        return Offline(rows[key], seed=one.seed)
     folder, seed = one.output, one.seed
+    if not isinstance(node, recipe.Mixed) and recipe.is_fixed(node):
+        return Offline(rows[key], seed=_order(one, key))
     match node:
         case recipe.Generated(negatives=negatives):
             method = hallucinate(negatives, rows[key], folder=folder, seed=seed)
             return Generated(
-                Offline(rows[key], seed=seed), method, join=join(node), seed=seed, batch_size=negatives.batch_size
-            )
+                Offline(rows[key], seed=_order(one, key)), method, join=join(node), seed=seed,
+                batch_size=negatives.batch_size, stream=key,
+            )  # fmt: skip
         case recipe.Averaged(source=inner, negatives=negatives, gamma=gamma):
             below_it = f"{key}.source"
             pool = next(rows[k] for k in rows if k == below_it or k.startswith(f"{below_it}."))
             method = hallucinate(negatives, pool, folder=folder, seed=seed)
             return Averaged(
                 source(one, rows, node=inner, key=below_it), method, gamma=gamma, origin=origin(negatives),
-                seed=seed, batch_size=negatives.batch_size,
+                seed=seed, batch_size=negatives.batch_size, stream=key,
             )  # fmt: skip
         case recipe.Online(annotator=judge, num_samples=num, decoding=drawn, max_new_tokens=longest):
             return Online(
-                Offline(rows[key], seed=seed), annotator(judge, folder=folder, seed=seed),
+                Offline(rows[key], seed=_order(one, key)), annotator(judge, folder=folder, seed=seed),
                 decoding=Decoding(longest, drawn.temperature, drawn.top_p), num_samples=num, seed=seed,
-                batch_size=node.batch_size,
+                batch_size=node.batch_size, stream=key,
             )  # fmt: skip
         case recipe.Mixed(parts=parts, order=order):
             below = [

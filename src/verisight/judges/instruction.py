@@ -73,7 +73,7 @@ _VERDICT = re.compile(r"^(?:(?:my|the|final|overall|so|thus|therefore|hence)[,:]
 _BEFORE = re.compile(r"(?<=[.!?;])\s+(?=(?:(?:my|the|final|overall)\s+)*verdict\b\s*[:=-])", re.I)
 _LEADING = re.compile(
     r"(?:(?:answer|option|response|assistant|model|candidate|description)\s+)?(?P<choice>[ab]|tie|tied|draw|equal)"
-    r"(?=$|\s*[.;:!(]|\s+-\s|\s+(?:because|since|as|is|wins|for|due)\b)",
+    r"(?=$|\s*[.;!(]|,\s+(?:because|since|as|for)\b|\s+-\s|\s+(?:because|since|as|is|wins|for|due)\b)",
     re.I,
 )
 _STATED = re.compile(
@@ -90,6 +90,12 @@ _EVEN = re.compile(
     re.I,
 )
 _DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|can't|isn't|if|whether|unless|hardly)\b|n't\b", re.I)
+_BLAMED = re.compile(
+    r"\b(?:worse|worst|wrong|inferior|less|fewer true|more (?:errors?|hallucinations?|mistakes?)|invents?|"
+    r"hallucinat\w*|makes? (?:\w+ ){0,2}up|untrue|false)\b",
+    re.I,
+)
+_FEW = 3  # words that may stand around a letter that nothing else is said of
 _REFUSAL = re.compile(
     r"\b(?:i'?m sorry|i am sorry|i apologi[sz]e|as an ai|i (?:can'?t|cannot|am (?:not able|unable)|won'?t|will not))",
     re.I,
@@ -144,6 +150,8 @@ def _choice(said: str) -> Parsed:
         if re.fullmatch(r"(?:answer )?(?:[ab]|tie)", rest, re.I) or re.match(r"is\b.*\b(?:not|worse)\b|isn't", rest):
             return Parsed(None, f"two choices or a denial: {said[:60]!r}")
         choice = _named(leading["choice"])
+        if _BLAMED.search(rest) and not re.search(rf"\b{'B' if choice == 'A' else 'A'}\b", rest):
+            return Parsed(None, f"a choice that is blamed: {said[:60]!r}")
         return Parsed(choice) if _stated([rest]) <= {choice} else Parsed(None, f"two choices: {said[:60]!r}")
     if _DENIED.search(said) or re.search(r"\bboth\b", said, re.I):
         return Parsed(None, f"no single choice: {said[:60]!r}")
@@ -152,6 +160,8 @@ def _choice(said: str) -> Parsed:
         named.add("tie")
     if stated := _stated([said]):
         named = stated
+    elif len(said.split()) > _FEW and "tie" not in named:
+        return Parsed(None, f"a sentence that states no choice: {said[:60]!r}")
     return Parsed(named.pop()) if len(named) == 1 else Parsed(None, f"no single choice: {said[:60]!r}")
 
 

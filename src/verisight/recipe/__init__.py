@@ -1,5 +1,6 @@
 """What a run is: one frozen tree of settings, read from YAML. Nothing in here imports torch."""
 
+from verisight.recipe.base import walk
 from verisight.recipe.chats import (
     Annotator,
     Http,
@@ -166,5 +167,6 @@ __all__ = [
     "load",
     "recipe_hash",
     "replaces_rejected",
+    "walk",
     "with_data",
 ]

@@ -18,7 +18,7 @@ class Http(Node):
     key_env: Annotated[str | None, about("environment variable that holds the key; empty: none is sent")] = None
     max_new_tokens: Annotated[Count, about("longest reply, tokens")] = 512
     temperature: Annotated[NonNegative, about("divides the logits; 0 takes the likeliest token")] = 0.0
-    timeout: Annotated[Positive, about("seconds a reply may take")] = 60.0
+    timeout: Annotated[Positive, about("seconds to connect, and between two pieces of a reply")] = 120.0
     retries: Annotated[int, Field(ge=0, strict=True), about("further tries of a request that failed")] = 5
     requests_per_minute: Annotated[Positive | None, about("most requests a minute; empty: no limit")] = None
     concurrency: Annotated[Count, about("requests under way at once")] = 4

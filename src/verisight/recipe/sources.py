@@ -45,7 +45,15 @@ class Online(Node):
     ] = 2
     decoding: Annotated[Sampling, about("how tokens are drawn")] = Sampling()
     max_new_tokens: Annotated[Count, about("longest answer, tokens; longer ones are dropped")] = 256
-    batch_size: Annotated[Count, about("prompts answered at once")] = 16
+    batch_size: Annotated[Count, about("prompts answered at once; changes speed and memory only")] = 16
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.decoding.temperature == 0:
+            return self.refuse(
+                ["found decoding.temperature 0, which draws the same answer each time; accepted: above 0"]
+            )
+        return self
 
 
 class MixedPart(Node):

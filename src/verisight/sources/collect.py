@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from verisight.data.records import image_ref, to_pair, to_row
-from verisight.types import Pair, UserError
+from verisight.data.texts import PLACEHOLDER, check_text
+from verisight.data.unusable import Unusable
+from verisight.types import Pair, Prompt, UserError
 
 PATIENCE = 10  # batches
 
@@ -33,6 +36,25 @@ def collect(n: int, attempt: Callable[[int], list[Pair]], *, batch_size: int, le
             )
         drawn += made
     return drawn
+
+
+def numbered(prompts: Sequence[Prompt], *, first: int, stream: str) -> list[Prompt]:
+    """Prompts under the names that their draws have: the same question asked again, or elsewhere, is another draw.
+
+    What is drawn depends on this name and the seed, so it does not depend on how draws are cut into batches.
+    """
+    return [replace(prompt, uid=f"{prompt.uid}@{stream}{first + k}") for k, prompt in enumerate(prompts)]
+
+
+def unusable(text: str) -> str:
+    """Why an answer that a model wrote cannot be kept: it holds marks that tokenizers or files obey. "" if it can."""
+    if PLACEHOLDER in text:
+        return "made answer holds <image>"
+    try:
+        check_text(text)
+    except Unusable as error:
+        return f"made answer: {error.reason}"
+    return ""
 
 
 def as_json(pair: Pair) -> dict[str, Any]:

@@ -13,30 +13,34 @@ from verisight.data.files import append_jsonl, read_jsonl
 from verisight.data.views import Rows, View
 from verisight.models.policy import Policy
 from verisight.negatives.bdhs import Hallucinate, Negative
-from verisight.sources.collect import collect
+from verisight.sources.collect import collect, numbered, unusable
 from verisight.types import Answer, BadRow, Pair, Source, UserError
 
 NO_PAIR = "rejected equals chosen, or is empty"
-Join = Callable[[Pair, Negative], Pair | None]
+NOT_TOLD_APART = "made answer equals the rejected one"
+NO_ANSWER = "no answer was made"
+Join = Callable[[Pair, Negative], Pair | str]
 
 
-def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | None:
-    """The example with its negative as the rejected answer, or None if that is empty or the chosen text."""
-    if negative.text.strip() in ("", example.chosen.text.strip()):
-        return None
+def paired(example: Pair, negative: Negative, *, origin: str) -> Pair | str:
+    """The example with its negative as the rejected answer, or why it makes no pair."""
+    if why := _no_pair(example, negative):
+        return why
     notes = example.notes | negative.as_notes()
     return replace(
         example, rejected=(Answer(negative.text),), weights=(1.0,), origin=origin, notes=notes, rejected_images=()
     )
 
 
-def averaged(example: Pair, negative: Negative, *, gamma: float, origin: str) -> Pair | None:
+def averaged(example: Pair, negative: Negative, *, gamma: float, origin: str) -> Pair | str:
     """The pair with its negative as one more rejected answer of weight 1 - gamma, the others together gamma (eq. 5).
 
-    None if the negative is empty, the chosen text, or one of the rejected ones. Its notes are under `added`.
+    Or why it makes no pair. Its notes are under `added`.
     """
-    if negative.text.strip() in ("", *(answer.text.strip() for answer in example.group.answers)):
-        return None
+    if why := _no_pair(example, negative):
+        return why
+    if negative.text.strip() in (answer.text.strip() for answer in example.rejected):
+        return NOT_TOLD_APART
     return replace(
         example,
         rejected=(*example.rejected, Answer(negative.text)),
@@ -46,17 +50,32 @@ def averaged(example: Pair, negative: Negative, *, gamma: float, origin: str) ->
     )
 
 
+def _no_pair(example: Pair, negative: Negative) -> str:
+    if "problem" in negative.notes:
+        return NO_ANSWER
+    if negative.text.strip() in ("", example.chosen.text.strip()):
+        return NO_PAIR
+    return unusable(negative.text)
+
+
 def generate_pairs(
     policy: Policy, examples: Sequence[Pair], hallucinate: Hallucinate, *, join: Join, seed: int, batch_size: int,
     journal: Path, advance: Callable[..., None] = lambda amount=1, note="": None,
 ) -> tuple[Sequence[Pair], list[BadRow]]:  # fmt: skip
     """One pair for every example, put together by `join` when it is asked for.
 
-    Finished batches are kept in `journal`, so a killed call continues there. A negative that makes no pair is
-    returned among the bad rows.
+    Finished batches are kept in `journal`, so a killed call continues there; answers that could not be made are asked
+    for again. A negative that makes no pair is returned among the bad rows, as a fault where no answer was made.
     """
     negatives = _journalled(journal, examples)
     advance(len(negatives))
+    again = [row for row, negative in enumerate(negatives) if "problem" in negative.notes]
+    for start in range(0, len(again), batch_size):
+        rows = again[start : start + batch_size]
+        some = [examples[row] for row in rows]
+        made = hallucinate(policy, [e.prompt for e in some], [e.chosen.text for e in some], seed=seed)
+        for row, negative in zip(rows, made, strict=True):
+            negatives[row] = negative
     for start in range(len(negatives), len(examples), batch_size):
         batch = examples[start : start + batch_size]
         made = hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
@@ -67,9 +86,9 @@ def generate_pairs(
         advance(len(batch), note=f"{first:.0%} in the first round")
     kept, bad = [], []
     for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
-        if join(example, negative) is None:
+        if isinstance(why := join(example, negative), str):
             detail = str(negative.notes.get("problem", negative.text))
-            bad.append(BadRow(example.prompt.provenance, row, NO_PAIR, detail))
+            bad.append(BadRow(example.prompt.provenance, row, why, detail, fault=why == NO_ANSWER))
         else:
             kept.append(row)
     return _Joined(View(examples, kept), [negatives[row] for row in kept], join), bad
@@ -84,7 +103,7 @@ class _Joined(Rows):
 
     def at(self, number: int) -> Pair:
         made = self._join(self._examples[number], self._negatives[number])
-        assert made is not None, "only negatives that make a pair are kept"
+        assert isinstance(made, Pair), "only negatives that make a pair are kept"
         return made
 
 
@@ -119,14 +138,16 @@ class Generated:
     """
 
     def __init__(
-        self, examples: Source, hallucinate: Hallucinate, *, join: Join, seed: int, batch_size: int = 16
-    ) -> None:
+        self, examples: Source, hallucinate: Hallucinate, *, join: Join, seed: int, batch_size: int = 16,
+        stream: str = "",
+    ) -> None:  # fmt: skip
         self._examples = examples
         self._hallucinate = hallucinate
         self._join = join
         self._seed = seed
         self._batch_size = batch_size
-        self._num_calls = 0
+        self._stream = stream
+        self._num_drawn = 0
         self._left_out: Counter[str] = Counter()
 
     def draw(self, n: int, policy: Policy) -> list[Pair]:
@@ -135,14 +156,12 @@ class Generated:
 
     def _attempt(self, num: int, policy: Policy) -> list[Pair]:
         batch = self._examples.draw(num, policy)
-        seed = self._seed * 1_000_003 + self._num_calls
-        self._num_calls += 1
-        made = self._hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
+        prompts = numbered([example.prompt for example in batch], first=self._num_drawn, stream=self._stream)
+        self._num_drawn += len(batch)
+        made = self._hallucinate(policy, prompts, [e.chosen.text for e in batch], seed=self._seed)
         pairs = [self._join(example, negative) for example, negative in zip(batch, made, strict=True)]
-        kept = [pair for pair in pairs if pair is not None]
-        if len(kept) < len(pairs):
-            self._left_out[NO_PAIR] += len(pairs) - len(kept)
-        return kept
+        self._left_out.update(why for why in pairs if isinstance(why, str))
+        return [pair for pair in pairs if isinstance(pair, Pair)]
 
     def counts(self) -> dict[str, int]:
         """What was left out so far, by reason."""
@@ -151,13 +170,13 @@ class Generated:
     def state_dict(self) -> dict[str, Any]:
         """Position in the examples and in the random stream."""
         return {
-            "examples": self._examples.state_dict(), "num_calls": self._num_calls, "left_out": dict(self._left_out)
+            "examples": self._examples.state_dict(), "num_drawn": self._num_drawn, "left_out": dict(self._left_out)
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the state was taken."""
         self._examples.load_state_dict(state["examples"])
-        self._num_calls, self._left_out = int(state["num_calls"]), Counter(state["left_out"])
+        self._num_drawn, self._left_out = int(state["num_drawn"]), Counter(state["left_out"])
 
 
 class Averaged:
@@ -168,12 +187,13 @@ class Averaged:
     """
 
     def __init__(
-        self, source: Source, hallucinate: Hallucinate, *, gamma: float, origin: str, seed: int, batch_size: int = 16
-    ) -> None:
-        def join(example: Pair, negative: Negative) -> Pair | None:
+        self, source: Source, hallucinate: Hallucinate, *, gamma: float, origin: str, seed: int, batch_size: int = 16,
+        stream: str = "",
+    ) -> None:  # fmt: skip
+        def join(example: Pair, negative: Negative) -> Pair | str:
             return averaged(example, negative, gamma=gamma, origin=origin)
 
-        generated = Generated(source, hallucinate, join=join, seed=seed, batch_size=batch_size)
+        generated = Generated(source, hallucinate, join=join, seed=seed, batch_size=batch_size, stream=stream)
         self._source: Source = source if gamma == 1 else generated
 
     def draw(self, n: int, policy: Policy) -> list[Pair]:

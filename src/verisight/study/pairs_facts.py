@@ -1,160 +1,159 @@
-"""What a file of pairs holds, counted in one pass: when negatives were resolved, how alike and how edited they are."""
+"""What a file of pairs holds, counted in one pass: when answers were resolved, how alike, how edited they are."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from verisight.data.files import read_jsonl
 from verisight.data.readers import open_data
-from verisight.data.segments import changed_words
-from verisight.types import Pair, UserError
+from verisight.data.rows import raw_rows
+from verisight.data.segments import Spans, changed_words
+from verisight.study.pairs_notes import Told, told_of
+from verisight.types import Answer, Pair, UserError
 
-BINS = 20  # of similarities and shares, over 0 to 1
-
-
-@dataclass(slots=True)
-class Mean:
-    """A running mean."""
-
-    total: float = 0.0
-    num: int = 0
-
-    def add(self, value: float) -> None:
-        """Count a value in."""
-        self.total += value
-        self.num += 1
-
-    @property
-    def value(self) -> float:
-        """The mean; 0 of nothing."""
-        return self.total / self.num if self.num else 0.0
+@@ = 20  # bins of shares, 5 % each
+TICKS = 10_000  # similarities are counted to four digits, as notes keep them
+_WIDTHS = ((0.5, 100), (0.0, 200), (-1.0, 500))  # lowest similarity -> width of its histogram's bins in 1/TICKS
+_MAX_NAMES = 40  # different names that are counted; more of them go under one
+_OTHERS = "others"
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # a character is a word
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
-@dataclass(slots=True)
-class Facts:
-    """Counts over the pairs of one file. Shares are of characters of a rejected answer, made ones if there are any.
+class LeftOut(NamedTuple):
+    """Rows that gave no pair, as a file beside the pairs lists them."""
 
-    `rounds`: (round, resolved) -> pairs, resolved meaning below the threshold. `similarities` and `edits`: pairs in
-    each of BINS bins over 0 to 1. `edited`: what differs from the chosen answer; `written`: what the model wrote.
-    `sample`: pairs drawn at random, in the file's order.
+    file: str
+    reason: str
+    num: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairsFacts:
+    """Counts over the pairs of one file, and `sample`: pairs drawn at random, in the file's order.
+
+    `num_several` pairs have several rejected answers (each of them counts in `rejected` and `edits`), `num_supervised`
+    have none. `edits`: words of both answers that the other one lacks in that place. `num_misfit` answers have notes
+    that don't fit them. Parts are None where the file has no such thing.
     """
 
     file: Path
-    num: int = 0
-    num_bad: int = 0
-    several: int = 0
-    truncated: int = 0
-    made: int = 0
-    origins: Counter[str] = field(default_factory=Counter)
-    views: Counter[str] = field(default_factory=Counter)
-    guidances: Counter[str] = field(default_factory=Counter)
-    checks: Counter[tuple[str, float]] = field(default_factory=Counter)
-    rounds: Counter[tuple[int, bool]] = field(default_factory=Counter)
-    similarities: Counter[int] = field(default_factory=Counter)
-    edits: Counter[int] = field(default_factory=Counter)
-    edited: Mean = field(default_factory=Mean)
-    written: Mean = field(default_factory=Mean)
-    chosen_words: Mean = field(default_factory=Mean)
-    rejected_words: Mean = field(default_factory=Mean)
-    left_out: Counter[str] = field(default_factory=Counter)
-    sample: list[Pair] = field(default_factory=list)
-
-    def resolved(self) -> list[tuple[int, int, float]]:
-        """(round, pairs taken in it, share of all measured ones that are below the threshold after it)."""
-        total, done, rows = sum(self.rounds.values()), 0, []
-        for number in range(1, max((one for one, _ in self.rounds), default=0) + 1):
-            done += self.rounds[number, True]
-            rows.append((number, self.rounds[number, True] + self.rounds[number, False], done / total))
-        return rows
+    num: int
+    num_several: int
+    num_supervised: int
+    num_misfit: int
+    origins: tuple[Named, ...]
+    annotators: tuple[Named, ...]
+    unread: tuple[Named, ...]
+    left_out: tuple[LeftOut, ...]
+    chosen: Words
+    rejected: Words | None
+    edits: Shares | None
+    made: Made | None
+    sample: tuple[Pair, ...]
 
 
-def collect_facts(file: Path, *, num: int, seed: int) -> Facts:
-    """Read a pairs file once. `num` pairs are kept to look at, drawn by `seed`, each with the same probability.
-
-    Raises:
-        UserError: no pairs file, or one without a pair.
-    """
-    facts, rng = Facts(file), random.Random(seed)
-    kept: list[tuple[int, Pair]] = []
-    for outcome in open_data(file, kind="pairs", check_images=False):
-        facts.num_bad += len(outcome.bad)
-        for pair in outcome.pairs:
-            _count(facts, pair)
-            at = facts.num - 1 if len(kept) < num else rng.randrange(facts.num)
-            if at < num:
-                kept[at : at + 1] = [(facts.num, pair)]
-    if not facts.num:
-        raise UserError(f"{file}: holds no pair that can be read; accepted: what `verisight pairs` wrote")
-    facts.sample = [pair for _, pair in sorted(kept, key=lambda entry: entry[0])]
-    suffix = file.name.removeprefix("pairs").removesuffix(".parquet")
-    for stem in ("bad_rows", "equal_pairs"):
-        log = file.with_name(f"{stem}{suffix}.jsonl")
-        if log.exists():
-            facts.left_out.update(str(row["reason"]) for row in read_jsonl(log))
-    return facts
-
-
-def made_notes(pair: Pair) -> dict[str, Any]:
-    """What the notes say of a rejected answer that was made: the last one of averaged pairs."""
-    return pair.notes.get("added", pair.notes)
-
-
-def _count(facts: Facts, pair: Pair) -> None:
-    facts.num += 1
-    facts.origins[pair.origin] += 1
-    facts.chosen_words.add(len(pair.chosen.text.split()))
-    if not pair.rejected:
-        return
-    facts.several += len(pair.rejected) > 1
-    text, notes = pair.rejected[-1].text, made_notes(pair)
-    facts.rejected_words.add(len(text.split()))
-    share = sum(end - start for start, end in changed_words(pair.chosen.text, text).rejected) / max(1, len(text))
-    facts.edited.add(share)
-    facts.edits[_bin(share)] += 1
-    if "guidance" not in notes:
-        return
-    facts.made += 1
-    facts.views[str(notes.get("view", {}).get("kind"))] += 1
-    facts.guidances[str(notes["guidance"])] += 1
-    facts.truncated += bool(notes.get("truncated"))
-    facts.written.add(sum(end - start for start, end in notes.get("written", ())) / max(1, len(text)))
-    similarity = notes.get("similarity")
-    if similarity is not None and "eps" in notes:
-        facts.checks[str(notes["encoder"]), float(notes["eps"])] += 1
-        facts.rounds[int(notes["round"]), similarity < notes["eps"]] += 1
-        facts.similarities[_bin(similarity)] += 1
-
-
-def _bin(share: float) -> int:
-    return min(BINS - 1, max(0, int(share * BINS)))
-
-
-def summary_lines(facts: Facts) -> Iterator[str]:
-    """The facts in words, for a terminal."""
-    yield f"{facts.num:,} pairs: {_counted(facts.origins)}"
-    if facts.left_out:
-        yield f"left out: {_counted(facts.left_out)}"
-    if facts.rounds:
-        told = ", ".join(f"{share:.1%} after round {number}" for number, _, share in facts.resolved())
-        (encoder, eps), _ = facts.checks.most_common(1)[0]
-        yield f"below similarity {eps:g} ({encoder}): {told}"
-    if facts.rejected_words.num:
-        words = f"{facts.chosen_words.value:.1f} words chosen, {facts.rejected_words.value:.1f} rejected"
-        yield f"{words}; {facts.edited.value:.0%} of a rejected answer differs from the chosen one"
-    if facts.made:
-        cut = f"; {facts.truncated:,} met the token limit" if facts.truncated else ""
-        yield f"{facts.written.value:.0%} of a made answer was written by the model{cut}"
-
-
-def _counted(found: Counter[str]) -> str:
-    return ", ".join(f"{name} {num:,}" for name, num in found.most_common())
-
-
-def pair_files(folder: Path) -> Sequence[Path]:
+def pair_files(folder: Path) -> list[Path]:
     """The pairs files of a run folder, that of the recipe's own source first."""
     return sorted(folder.glob("pairs*.parquet"), key=lambda path: (path.name != "pairs.parquet", path.name))
+
+
+def collect_facts(path: Path, *, num: int = 24, seed: int = 0) -> PairsFacts:
+    """Read a pairs file once, and what lies beside it about rows that gave no pair.
+
+    Memory grows with `num`, the pairs that are kept to look at: each with the same probability, drawn by `seed`.
+
+    Raises:
+        UserError: no pairs file, or none of its rows can be read; a file beside it is malformed.
+    """
+    counts, rng = _Counts(), random.Random(seed)
+    kept: list[tuple[int, Pair]] = []  # a reservoir
+    for outcome in open_data(path, kind="pairs", check_images=False):
+        for bad in outcome.bad:
+            _name(counts.unread, bad.reason)
+        for pair in outcome.pairs:
+            counts.add(pair)
+            at = counts.num - 1 if len(kept) < num else rng.randrange(counts.num)
+            if at < num:
+                kept[at : at + 1] = [(counts.num, pair)]
+    if not counts.num:
+        why = ", ".join(f"{one.name}: {one.num}" for one in _named(counts.unread)) or "no rows"
+        raise UserError(f"{path}: holds no pair that can be read ({why}); accepted: what `verisight pairs` wrote")
+    sample = tuple(pair for _, pair in sorted(kept, key=lambda entry: entry[0]))
+    return counts.facts(path, left_out=_left_out(path), sample=sample)
+
+
+def num_words(text: str, spans: Spans | None = None) -> int:
+    """Words of a text, or those of them that a span touches."""
+    if spans is None:
+        return sum(1 for _ in _WORD.finditer(text))
+    return sum(any(a < word.end() and word.start() < b for a, b in spans) for word in _WORD.finditer(text))
+
+
+def spoken(answer: Answer) -> str:
+    """The answer and its further turns as one text."""
+    return "".join([answer.text, *(f"\n\n{turn.role.capitalize()}: {turn.text}" for turn in answer.follow_up)])
+
+
+def _left_out(path: Path) -> list[LeftOut]:
+    if not path.name.startswith("pairs"):
+        return []
+    suffix = path.name.removeprefix("pairs").removesuffix(".parquet")
+    names = sorted(one.name for one in path.parent.iterdir() if one.name.endswith(".jsonl"))
+    rows = [name for name in names if name.startswith(f"bad_rows{suffix}.") and ".diagnose." not in name]
+    told = []
+    for name in (*rows, f"equal_pairs{suffix}.jsonl"):
+        if name in names:
+            reasons: Counter[str] = Counter()
+            for raw in raw_rows(path.with_name(name)):
+                if not isinstance(raw.value, dict) or "reason" not in raw.value:
+                    raise UserError(f"{path.with_name(name)}: row {raw.row}: no `reason`; accepted: rows that have one")
+                _name(reasons, str(raw.value["reason"]))
+            told += [LeftOut(name, *one) for one in _named(reasons)]
+    return told
+
+
+class _Counts:
+    """What grows while a file is read: nothing with its rows."""
+
+    def __init__(self) -> None:
+        self.num = self.num_several = self.num_supervised = self.num_misfit = 0
+        self.origins, self.annotators, self.unread = Counter[str](), Counter[str](), Counter[str]()
+        self.chosen, self.rejected = Counter[int](), Counter[int]()
+        self.edits, self.made = _Shares(), _Made()
+
+    def add(self, pair: Pair) -> None:
+        self.num += 1
+        _name(self.origins, pair.origin)
+        if isinstance(pair.notes.get("annotator"), str):
+            _name(self.annotators, pair.notes["annotator"])
+        self.num_several += len(pair.rejected) > 1
+        self.num_supervised += not pair.rejected
+        chosen = spoken(pair.chosen)
+        num_chosen = num_words(chosen)
+        self.chosen[num_chosen] += 1
+        for text in map(spoken, pair.rejected):
+            num_rejected, changed = num_words(text), changed_words(chosen, text)
+            self.rejected[num_rejected] += 1
+            num_changed = num_words(chosen, changed.chosen) + num_words(text, changed.rejected)
+            self.edits.add(num_changed, of=num_chosen + num_rejected)
+        told, num_misfit = told_of(pair)
+        self.num_misfit += num_misfit
+        for one in told.values():
+            self.made.add(one)
+
+    def facts(self, file: Path, *, left_out: Sequence[LeftOut], sample: tuple[Pair, ...]) -> PairsFacts:
+        num_unpaired = sum(one.num for one in left_out if one.file.startswith("equal_pairs"))
+        return PairsFacts(
+            file, self.num, self.num_several, self.num_supervised, self.num_misfit, _named(self.origins),
+            _named(self.annotators), _named(self.unread), tuple(left_out), _words(self.chosen),
+            _words(self.rejected) if self.rejected else None, self.edits.done(),
+            self.made.done(num_unpaired=num_unpaired), sample,
+        )  # fmt: skip
+
+

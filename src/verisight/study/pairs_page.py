@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -64,7 +65,7 @@ def write_pairs_page(folder: Path, *, target: Path | None = None, num: int = 24,
 
 
 def histogram(facts: Facts, name: str) -> list[tuple[str, int, float]]:
-    """(range, pairs, share of the fullest bin) of the bins of `similarities` or `edits`, from the first that is used."""
+    """(range, pairs, share of the fullest bin) of the used bins of `similarities` or `edits`."""
     counts = getattr(facts, name)
     most = max(counts.values(), default=1)
     used = range(min(counts, default=0), max(counts, default=0) + 1)
@@ -78,7 +79,7 @@ def stretches(text: str, other: str, *, written: list[list[int]]) -> tuple[Stret
     places = sorted(cuts)
     return tuple(
         Stretch(text[a:b], any(s <= a and b <= e for s, e in changed), any(s <= a and b <= e for s, e in written))
-        for a, b in zip(places, places[1:], strict=False)
+        for a, b in pairwise(places)
     )
 
 
@@ -96,7 +97,7 @@ def _card(pair: Pair) -> Card:
     )
 
 
-def _badges(notes: dict) -> list[str]:
+def _badges(notes: dict[str, Any]) -> list[str]:
     told = [f"round {notes['round']}"] if "round" in notes else []
     if notes.get("guided") is False:
         told.append("free")

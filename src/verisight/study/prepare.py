@@ -19,7 +19,8 @@ from verisight.progress import track
 from verisight.recipe import Averaged, Generated, Iterated, Mixed, Offline, Recipe, Source, is_fixed
 from verisight.sources.collect import as_json, from_json
 from verisight.sources.generated import generate_pairs
-from verisight.types import BadRow, Pair
+from verisight.types import BadRow, Pair, UserError
+from verisight.types import Source as Drawn
 
 JOURNAL = "negatives"  # finished batches of a generation under way
 PROBE = "probe.parquet"
@@ -66,17 +67,19 @@ def make_pairs(recipe: Recipe, *, quiet: bool) -> Sequence[Pair]:
     return Chain(list(rows.values())) if is_fixed(recipe.source) else _written_pairs(target)
 
 
-def probe(recipe: Recipe, rows: dict[str, Sequence[Pair]], policy: Policy, *, quiet: bool) -> Sequence[Pair]:
+def probe(recipe: Recipe, source: Drawn, policy: Policy, *, quiet: bool) -> Sequence[Pair]:
     """The pairs that are looked at while training, written to probe.parquet once: a run that resumes looks at the same.
 
-    Held-out ones, or the first that the recipe's source draws with the starting model; training draws its own.
+    Held-out ones, or the first that `source` draws with the starting model. It is put back to its beginning then.
     """
     assert recipe.diagnose is not None
     target, num = recipe.output / PROBE, recipe.diagnose.num
     if not target.exists():
         data = recipe.diagnose.data
         if data is None:
-            found: Sequence[Pair] = build.source(recipe, rows).draw(num, policy)
+            beginning = source.state_dict()
+            found: Sequence[Pair] = source.draw(num, policy)
+            source.load_state_dict(beginning)
         else:
             found = build.held_out(recipe, data, num=num, quiet=quiet)
         write_pairs(target, found)
@@ -112,9 +115,11 @@ def _made(recipe: Recipe, key: str, node: Source, *, quiet: bool) -> Sequence[Pa
             policy, rows, hallucinate, join=build.join(node), seed=recipe.seed, batch_size=node.negatives.batch_size,
             journal=recipe.output / build.file_name(JOURNAL, key, ".jsonl"), advance=advance,
         )  # fmt: skip
-    # Short answers often come out as they went in ("Yes."): listed, and an error only if nothing else is left.
+    # Short answers often come out as they went in ("Yes."): listed, and no fault.
     log = recipe.output / build.file_name(EQUAL_PAIRS, key, ".jsonl")
-    enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=1.0, log=log)
+    enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=recipe.max_bad_fraction, log=log)
+    if not made:
+        raise UserError(f"{key}: found no negative that makes a pair in {len(rows)} rows; see {log}")
     return made
 
 

@@ -40,6 +40,7 @@ def open_run(recipe: Recipe) -> Path:
     _check_processes()
     check_files(recipe)
     check_trackers(recipe.train.trackers)
+    build.check_chats(recipe)
     _check_positions(recipe, check_model(recipe.model.path))
     _check_cache(recipe)
     folder = recipe.output
@@ -128,7 +129,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     step = build.step(recipe, policy, rows, stored=stored)
     looks = None
     if recipe.diagnose is not None:
-        looked_at = probe(recipe, rows, policy, quiet=quiet)
+        looked_at = probe(recipe, source, policy, quiet=quiet)
         looks = build.diagnose(recipe.diagnose, policy, step, looked_at, seed=recipe.seed)
     num_pairs = max(map(len, rows.values()))
     fit(
