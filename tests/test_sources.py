@@ -13,7 +13,7 @@ from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided
 from verisight.negatives.views import Masked
-from verisight.sources.generated import NO_PAIR, Generated, generate_pairs, paired
+from verisight.sources.generated import NO_ANSWER, NO_PAIR, Generated, generate_pairs, paired
 from verisight.sources.offline import Offline
 from verisight.types import Answer, Pair, UserError
 
@@ -34,7 +34,8 @@ class Told:
         self.seeds.append(seed)
         self.batches.append([p.uid for p in prompts])
         texts = [
-            f" {r} " if p.uid in self.equal else f"{p.uid} at {seed}" for p, r in zip(prompts, references, strict=True)
+            f" {r} " if p.uid.split("@")[0] in self.equal else f"{p.uid} at {seed}"
+            for p, r in zip(prompts, references, strict=True)
         ]
         return [Negative(text, 1 + i % 2, i % 2 == 0, None if i else 0.12345) for i, text in enumerate(texts)]
 
@@ -96,11 +97,11 @@ def test_offline_needs_a_pair():
         Offline([], seed=0)
 
 
-def test_generated_asks_anew_at_every_draw_with_a_new_seed(policy):
+def test_generated_asks_anew_at_every_draw_under_a_new_name(policy):
     told = Told()
     source = generating(told, seed=2)
     drawn = [p for _ in range(4) for p in source.draw(7, policy)]
-    assert len(set(told.seeds)) == 4
+    assert len({uid for batch in told.batches for uid in batch}) == 28
     assert len({p.rejected[0].text for p in drawn}) == 28
     first = drawn[0]
     assert (first.origin, first.chosen.text, first.weights) == ("bdhs_attn", CHOSEN, (1.0,))
@@ -185,6 +186,43 @@ def test_a_half_written_journal_row_is_made_again(policy, tmp_path):
     journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])
     assert generated(policy, BDHS, journal) == expected
     assert len(read_jsonl(journal)) == 7
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_what_the_policy_makes_online_does_not_depend_on_the_batch_size(policy, batch_size):
+    whole = generating(BDHS).draw(9, policy)
+    cut = Generated(Offline(EXAMPLES, seed=3), BDHS, join=PAIRED, seed=3, batch_size=batch_size)
+    assert [one for n in (2, 7) for one in cut.draw(n, policy)] == whole
+
+
+@pytest.mark.parametrize("text", ["A <image> of it.", "A dog.</s>", "[INST] A dog", "<|im_end|> A dog"])
+def test_answers_with_marks_that_tokenizers_obey_are_no_pairs(policy, tmp_path, text):
+    class Marked:
+        def __call__(self, policy, prompts, references, *, seed):
+            return [Negative(text if p.uid.startswith("row1") else "A horse.", 1, True, None) for p in prompts]
+
+    source = generating(Marked())
+    assert "row1" not in {one.prompt.uid for one in source.draw(12, policy)}
+    assert sum(source.counts().values()) == 2
+    pairs, [bad] = generated(policy, Marked(), tmp_path / "j.jsonl")
+    assert len(pairs) == 6
+    assert not bad.fault
+
+
+def test_answers_that_could_not_be_made_are_faults_and_asked_for_again(policy, tmp_path):
+    class Failing:
+        failing = True
+
+        def __call__(self, policy, prompts, references, *, seed):
+            down = Negative("", 1, True, None, notes={"problem": "time-out"})
+            made = Negative("A horse.", 1, True, None)
+            return [down if self.failing and p.uid == "row2" else made for p in prompts]
+
+    writer, journal = Failing(), tmp_path / "j.jsonl"
+    pairs, [bad] = generated(policy, writer, journal)
+    assert (len(pairs), bad.reason, bad.detail, bad.fault) == (6, NO_ANSWER, "time-out", True)
+    writer.failing = False
+    assert len(generated(policy, writer, journal)[0]) == 7
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

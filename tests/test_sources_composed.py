@@ -14,7 +14,7 @@ from verisight.negatives.checks import Always
 from verisight.negatives.guidance import Free
 from verisight.negatives.views import Clean
 from verisight.sources.collect import as_json, from_json
-from verisight.sources.generated import NO_PAIR, Averaged
+from verisight.sources.generated import NO_PAIR, NOT_TOLD_APART, Averaged
 from verisight.sources.offline import Offline
 from verisight.sources.online import CUT_OFF, EQUAL_ANSWERS, TIE, UNPARSABLE, Online
 from verisight.sources.wrappers import Iterated, Mixed
@@ -43,11 +43,12 @@ class Scripted:
     """A policy whose answers are told beforehand by uid."""
 
     def __init__(self, answers):
-        self.answers, self.seeds = answers, []
+        self.answers, self.uids = answers, []
 
     def sample(self, prompts, *, decoding, seed, num):
-        self.seeds.append(seed)
-        return [[Sampled(*one) if isinstance(one, tuple) else Sampled(one, (), False) for one in self.answers[p.uid]]
+        self.uids += [p.uid for p in prompts]
+        return [[Sampled(*one) if isinstance(one, tuple) else Sampled(one, (), False)
+                 for one in self.answers[p.uid.split("@")[0]]]
                 for p in prompts]  # fmt: skip
 
 
@@ -58,7 +59,7 @@ class Ruled:
         self.texts = texts or {}
 
     def __call__(self, policy, prompts, references, *, seed):
-        return [Negative(self.texts.get(p.uid, f"{p.uid} at {seed}"), 1, True, None) for p in prompts]
+        return [Negative(self.texts.get(p.uid.split("@")[0], f"{p.uid} at {seed}"), 1, True, None) for p in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_interleaved_shares_are_exact_at_every_step(policy):
 
 def test_averaged_adds_one_rejected_answer_of_the_policy(policy):
     [one] = averaging(0.3).draw(1, policy)
-    assert [answer.text for answer in one.rejected] == [REJECTED, f"{one.prompt.uid} at 3000009"]
+    assert [answer.text for answer in one.rejected] == [REJECTED, f"{one.prompt.uid}@0 at 3"]
     assert one.weights == pytest.approx((0.3, 0.7))
     assert one.origin == "offline+told"
     assert one.notes["added"]["round"] == 1
@@ -195,7 +196,7 @@ def test_averaged_leaves_out_answers_that_are_there_already(policy):
     texts = {"row1": REJECTED, "row2": f" {CHOSEN}", "row4": " "}
     source = averaging(0.5, Ruled(texts))
     assert {one.prompt.uid for one in source.draw(8, policy)} == {"row0", "row3", "row5", "row6"}
-    assert source.counts() == {NO_PAIR: 6}
+    assert source.counts() == {NO_PAIR: 4, NOT_TOLD_APART: 2}
 
 
 def test_averaged_loss_is_the_weighted_sum_of_both(policy):
@@ -264,6 +265,30 @@ def test_undecided_verdicts_are_counted_and_the_draw_is_bounded(winner, reason):
     assert source.counts() == {reason: 160}
 
 
+@pytest.mark.parametrize("between", ["tie", "unparsable"])
+def test_best_and_worst_of_many_are_no_pair_against_their_own_comparison(between):
+    """A wins all but its comparison with d, which loses all the others."""
+
+    class Contrary:
+        name = "contrary"
+
+        def compare(self, comparisons):
+            return [Verdict(between if c.first + c.second == "ad" else "first") for c in comparisons]
+
+    told = {p.prompt.uid: ["a", "b", "c", "d"] for p in PAIRS}
+    source = Online(Offline(PAIRS, seed=0), Contrary(), decoding=DECODING, seed=0, num_samples=4, batch_size=4)
+    with pytest.raises(UserError):
+        source.draw(1, Scripted(told))
+    assert set(source.counts()) == {TIE}
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_online_answers_do_not_depend_on_the_batch_size(policy, batch_size):
+    whole = online().draw(9, policy)
+    cut = online(batch_size=batch_size)
+    assert [one for n in (2, 7) for one in cut.draw(n, policy)] == whole
+
+
 def test_a_circle_of_preferences_is_a_tie():
     class Circle:
         name = "circle"
@@ -279,12 +304,12 @@ def test_a_circle_of_preferences_is_a_tie():
     assert set(source.counts()) == {TIE}
 
 
-def test_online_asks_the_policy_it_is_given_with_a_new_seed_each_time():
+def test_online_asks_the_policy_it_is_given_under_a_new_name_each_time():
     told = Scripted({p.prompt.uid: ["A dog.", "A cow or two."] for p in PAIRS})
     source = online()
     for _ in range(5):
         source.draw(2, told)
-    assert len(set(told.seeds)) == 5
+    assert len(set(told.uids)) == len(told.uids) == 10
 
 
 @pytest.mark.parametrize("one", [PAIRS[0], replace(PAIRS[1], rejected_images=PAIRS[2].prompt.images)])

@@ -13,7 +13,7 @@ SHARE_BINS = 20  # bins of shares, 5 % each
 TICKS = 10_000  # similarities are counted to four digits, as notes keep them
 _WIDTHS = ((0.5, 100), (0.0, 200), (-1.0, 500))  # lowest similarity -> width of its histogram's bins in 1/TICKS
 _MAX_NAMES = 40  # different names that are counted; more of them go under one
-_OTHERS = "others"
+OTHERS = "others"
 
 
 class Named(NamedTuple):
@@ -70,7 +70,12 @@ class Round:
     num_free: int
     num_resolved: int
     resolved: float
-    similarity: float
+    similarity: float | None
+
+    @property
+    def free(self) -> bool:
+        """All of its answers were written without guidance."""
+        return self.num > 0 and self.num_free == self.num
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,57 +116,85 @@ class Made:
     similarities: Similarities | None
 
 
-class _Shares:
+class ShareCounts:
+    """Counts shares."""
+
     def __init__(self) -> None:
         self.num, self.total, self.bins = 0, 0.0, Counter[int]()
 
     def add(self, part: int, *, of: int) -> None:
+        """Count `part` of `of`, which may be 0 of 0."""
         self.num += 1
         self.total += part / max(1, of)
         self.bins[min(SHARE_BINS - 1, part * SHARE_BINS // max(1, of))] += 1
 
     def done(self) -> Shares | None:
+        """What it comes to; None of nothing."""
         bins = [Bin(at / SHARE_BINS, (at + 1) / SHARE_BINS, self.bins[at]) for at in range(SHARE_BINS)]
         return Shares(self.num, self.total / self.num, tuple(bins)) if self.num else None
 
 
-class _Made:
+class LengthCounts:
+    """Counts answers by their number of words."""
+
+    def __init__(self) -> None:
+        self.lengths = Counter[int]()
+
+    def add(self, num_words: int) -> None:
+        """Count an answer."""
+        self.lengths[num_words] += 1
+
+    def done(self) -> Words | None:
+        """What it comes to; None of nothing."""
+        num = self.lengths.total()
+        total = sum(length * times for length, times in self.lengths.items())
+        return Words(num, total / num, _median(self.lengths)) if num else None
+
+
+class MadeCounts:
+    """Counts answers that were made."""
+
     def __init__(self) -> None:
         self.num = self.num_truncated = 0
-        self.views, self.guidances, self.written = Counter[str](), Counter[str](), _Shares()
+        self.views, self.guidances, self.written = Counter[str](), Counter[str](), ShareCounts()
         self.rounds: dict[int, Counter[int]] = {}  # similarities in 1/TICKS, by round
         self.num_free, self.num_resolved = Counter[int](), Counter[int]()
         self.thresholds = Counter[tuple[str, float]]()
 
     def add(self, told: Told) -> None:
+        """Count an answer."""
         self.num += 1
         self.num_truncated += told.truncated
-        _name(self.views, told.view)
-        _name(self.guidances, told.guidance)
+        if "kind" in told.view:
+            tally(self.views, str(told.view["kind"]))
+        if told.guidance:
+            tally(self.guidances, told.guidance)
         if told.written is not None:
             self.written.add(sum(end - start for start, end in told.written), of=told.num_characters)
         if told.similarity is not None and told.eps is not None:
             self.rounds.setdefault(told.round, Counter())[round(told.similarity * TICKS)] += 1
             self.num_free[told.round] += not told.guided
             self.num_resolved[told.round] += told.similarity < told.eps
-            _name(self.thresholds, (told.encoder, told.eps), others=(_OTHERS, told.eps))
+            tally(self.thresholds, (told.encoder, told.eps), others=(OTHERS, told.eps))
 
     def done(self, *, num_unpaired: int) -> Made | None:
+        """What it comes to; None of nothing. `num_unpaired` examples gave no pair."""
         if not self.num:
             return None
         similarities = self._similarities(num_unpaired=num_unpaired) if self.rounds else None
         return Made(
-            self.num, self.num_truncated, _named(self.views), _named(self.guidances), self.written.done(), similarities
+            self.num, self.num_truncated, named(self.views), named(self.guidances), self.written.done(), similarities
         )
 
     def _similarities(self, *, num_unpaired: int) -> Similarities:
         every = sum(self.rounds.values(), Counter[int]())
         rounds, resolved = [], 0
-        for number, values in sorted(self.rounds.items()):
+        for number in range(1, max(self.rounds) + 1):
+            values = self.rounds.get(number, Counter())
             resolved += self.num_resolved[number]
             share = resolved / (every.total() + num_unpaired)
             counts = values.total(), self.num_free[number], self.num_resolved[number]
-            rounds.append(Round(number, *counts, share, _median(values) / TICKS))
+            rounds.append(Round(number, *counts, share, _median(values) / TICKS if values else None))
         thresholds = tuple(Threshold(*key, num) for key, num in self.thresholds.most_common())
         return Similarities(
             every.total(), num_unpaired, _median(every) / TICKS, tuple(rounds), tuple(_bins(every)), thresholds
@@ -180,11 +213,6 @@ def _bins(values: Counter[int]) -> Iterator[Bin]:
         yield Bin(at * width / TICKS, (at + 1) * width / TICKS, counts[at])
 
 
-def _words(counts: Counter[int]) -> Words:
-    num = counts.total()
-    return Words(num, sum(length * n for length, n in counts.items()) / num, _median(counts))
-
-
 def _median(counts: Counter[int]) -> float:
     """The middle value, or the mean of the two middle ones."""
     num, seen, middle = counts.total(), 0, []
@@ -194,9 +222,11 @@ def _median(counts: Counter[int]) -> float:
     return sum(middle) / 2
 
 
-def _name(counter: Counter[Any], name: Any, *, others: Any = _OTHERS) -> None:
+def tally(counter: Counter[Any], name: Any, *, others: Any = OTHERS) -> None:
+    """Count `name`; once there are 40 different ones, new ones go under `others`."""
     counter[name if name in counter or len(counter) < _MAX_NAMES else others] += 1
 
 
-def _named(counter: Iterable[str]) -> tuple[Named, ...]:
-    return tuple(Named(*one) for one in Counter(counter).most_common())
+def named(counter: Counter[str]) -> tuple[Named, ...]:
+    """What was counted, the most frequent first."""
+    return tuple(Named(*one) for one in counter.most_common())

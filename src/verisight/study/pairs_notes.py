@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any, NamedTuple, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from verisight.data.segments import Spans
 from verisight.types import Pair
+
+_MAX_ROUNDS = 1000
 
 
 class Told(NamedTuple):
@@ -68,8 +69,8 @@ def _read(notes: dict[str, Any], text: str) -> Told:
     found = _NOTES.validate_python(notes, strict=True)
     similarity, eps = found.get("similarity"), found.get("eps")
     numbers = [number for number in (similarity, eps) if number is not None]
-    if found["round"] < 1 or not all(abs(number) < 1.001 for number in numbers):
-        raise ValueError("a round below 1, or a similarity beyond 1")
+    if not 1 <= found["round"] <= _MAX_ROUNDS or not all(abs(number) < 1.001 for number in numbers):
+        raise ValueError("a round that cannot be, or a similarity beyond 1")
     if similarity is not None:
         similarity = min(1.0, max(-1.0, similarity))  # rounding may carry a cosine past its end
     return Told(

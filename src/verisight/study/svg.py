@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -11,6 +12,10 @@ WIDTH, HEIGHT = 460, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 36
 _LABEL_WIDTH = 62  # right of the plot, where several lines are named
 _LABEL_GAP = 13
+_MAX_LABELS = 10  # points with their value beside them
+
+
+Bar = tuple[float, float, int]  # how many values lie between two
 
 
 class Line(NamedTuple):
@@ -19,6 +24,21 @@ class Line(NamedTuple):
     label: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
+
+
+class Point(NamedTuple):
+    """A share (0..1) after round `at`."""
+
+    at: int
+    share: float
+    hollow: bool = False
+
+
+class Mark(NamedTuple):
+    """A value on the axis with a name."""
+
+    value: float
+    name: str
 
 
 class _Scale(NamedTuple):
@@ -67,24 +87,69 @@ def line_chart(lines: Sequence[Line], *, title: str, y_label: str, percent: bool
     return tostring(root, encoding="unicode")
 
 
-def rounds_chart(rows: Sequence[tuple[int, int, float]]) -> str:
-    """Share (0..1) resolved after each round: rows of (round, pairs, share). The paper's figure 10."""
-    x = _Scale(1, max(2, rows[-1][0]), _LEFT, WIDTH - _RIGHT)
+def rounds_chart(points: Sequence[Point], *, title: str) -> str:
+    """Shares (0..1) after each round, the paper's figure 10. Hollow dots, with dashes to them: `Point.hollow`."""
+    x = _Scale(min(0.5, points[0].at - 0.5), points[-1].at + 0.5, _LEFT, WIDTH - _RIGHT)
     y = _Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
-    said = ", ".join(f"{share:.1%} after round {number}" for number, _, share in rows)
-    root = _root(WIDTH, HEIGHT, label=f"Resolved: {said}.", style="chart")
-    for tick in ticks(0.0, 1.0, 5):
-        _line(root, "grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick)))
-        _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), _shown(tick, percent=True))
-    for number, _, _ in rows:
-        _text(root, "tick middle", (x(number), HEIGHT - _BOTTOM + 15), str(number))
-    _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (WIDTH - _RIGHT, HEIGHT - _BOTTOM))
+    said = ", ".join(f"{_shown(point.share, percent=True)} after round {point.at}" for point in points)
+    root = _root(WIDTH, HEIGHT, label=f"{title}: {said}.", style="chart")
+    _percent_axis(root, y)
+    for tick in ticks(x.low, x.high, 8):
+        if tick == round(tick):
+            _text(root, "tick middle", (x(tick), HEIGHT - _BOTTOM + 15), f"{tick:.0f}")
     _text(root, "name middle", ((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4), "round")
-    points = " ".join(f"{x(number)},{y(share)}" for number, _, share in rows)
-    SubElement(root, "polyline", {"class": "line s0", "points": points})
-    for number, _, share in rows:
-        SubElement(root, "circle", {"class": "dot", "cx": str(x(number)), "cy": str(y(share)), "r": "4"})
+    for one, two in pairwise(points):
+        style = "step dashed" if two.hollow else "step"
+        _line(root, style, (x(one.at), y(one.share)), (x(two.at), y(two.share)))
+    for point in points:
+        place = x(point.at), y(point.share)
+        style = "dot hollow" if point.hollow else "dot"
+        SubElement(root, "circle", {"class": style, "cx": f"{place[0]:g}", "cy": f"{place[1]:g}", "r": "4.5"})
+        below = 20 if point.share > 0.15 else -10
+        if len(points) <= _MAX_LABELS:
+            _text(root, "value middle", (place[0], place[1] + below), _shown(point.share, percent=True))
     return tostring(root, encoding="unicode")
+
+
+def histogram(
+    bars: Sequence[Bar], *, title: str, x_label: str, percent: bool = False, marks: Sequence[Mark] = ()
+) -> str:
+    """Counts over neighbouring ranges; `marks` are values on the axis with a name, drawn as dashed lines.
+
+    The text alternative says how many there are, between which values, and where the highest bar stands.
+    """
+    low, high, most = bars[0][0], bars[-1][1], max(num for *_, num in bars)
+    x = _Scale(low, high, _LEFT, WIDTH - _RIGHT)
+    y = _Scale(0.0, max(most, 1) * (1.12 if marks else 1.0), HEIGHT - _BOTTOM, _TOP)
+    root = _root(WIDTH, HEIGHT, label=_describe_bars(bars, title=title, percent=percent, marks=marks), style="chart")
+    for tick in ticks(0.0, y.high, 4):
+        if tick == round(tick):
+            _line(root, "grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick)))
+            _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), f"{tick:,.0f}")
+    for tick in ticks(low, high, 6):
+        _text(root, "tick middle", (x(tick), HEIGHT - _BOTTOM + 15), _shown(tick, percent=percent))
+    for left, right, num in bars:
+        place = {"x": x(left), "y": y(num), "width": max(0.5, x(right) - x(left) - 1), "height": y(0) - y(num)}
+        SubElement(root, "rect", {"class": "bin"} | {name: f"{value:g}" for name, value in place.items()})
+    _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (WIDTH - _RIGHT, HEIGHT - _BOTTOM))
+    _text(root, "name middle", ((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4), x_label)
+    for mark in marks:
+        _line(root, "limit", (x(mark.value), _TOP), (x(mark.value), HEIGHT - _BOTTOM))
+        _text(root, "limit end", (x(mark.value) - 5, _TOP + 9), mark.name)
+    return tostring(root, encoding="unicode")
+
+
+def _percent_axis(root: Element, y: _Scale) -> None:
+    for tick in ticks(0.0, 1.0, 5):
+        _line(root, "axis" if tick == 0 else "grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick)))
+        _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), _shown(tick, percent=True))
+
+
+def _describe_bars(bars: Sequence[Bar], *, title: str, percent: bool, marks: Sequence[Mark]) -> str:
+    used, top = [bar for bar in bars if bar[2]], max(bars, key=lambda bar: bar[2])
+    low, high, first, last = (_shown(value, percent=percent) for value in (used[0][0], used[-1][1], *top[:2]))
+    told = f"{title}: {sum(num for *_, num in bars):,} from {low} to {high}, most ({top[2]:,}) from {first} to {last}"
+    return "; ".join([told, *(f"{mark.name} at {mark.value:g}" for mark in marks)]) + "."
 
 
 def whisker(value: float, low: float, high: float, *, limit: float, label: str, style: str) -> str:
