@@ -88,14 +88,20 @@ def _contrast(node: recipe.Mdpo, rows: Sequence[Pair], *, seed: int) -> Contrast
     return spoiled
 
 
-def diagnose(node: recipe.Diagnose, policy: Policy, step: Step, pairs: Sequence[Pair], *, seed: int) -> Diagnose:
-    """What is looked at while training. Cached log-probs know their own rows only: the adapter is switched off then."""
-    compared = step.reference if isinstance(step, PreferenceStep) else None
-    if isinstance(compared, StoredReference):
-        compared = Reference(policy, mode="adapter_off")
-    if isinstance(compared, preference.NoReference):
-        compared = None
-    return Diagnose(policy, compared, pairs, every=node.every, seed=seed, max_new_tokens=node.max_new_tokens)
+def diagnose(one: recipe.Recipe, policy: Policy, step: Step, pairs: Sequence[Pair]) -> Diagnose:
+    """What is looked at while training.
+
+    Compared with the step's live reference; else, where there is an adapter, with the model without it. Full tuning
+    without a live reference (SFT, reference-free) has nothing to compare with.
+    """
+    assert one.diagnose is not None
+    compared: Scorer | None = step.reference if isinstance(step, PreferenceStep) else None
+    if not isinstance(compared, Reference):
+        compared = Reference(policy, mode="adapter_off") if policy.has_adapter else None
+    return Diagnose(
+        policy, compared, pairs, every=one.diagnose.every, seed=one.seed, max_new_tokens=one.diagnose.max_new_tokens,
+        batch_size=one.train.micro_batch_size or one.train.batch_size,
+    )  # fmt: skip
 
 
 def reference(one: recipe.Recipe, policy: Policy) -> Scorer:

@@ -45,7 +45,7 @@ class Hallucinate:
     """Draws a negative for every reference answer in at most `rounds` rounds.
 
     Every round takes a new view and new cuts for the answers still too similar. With more than one round, the last
-    one samples the whole answer freely and keeps it whatever its similarity (algorithm 1, step 3).
+    one writes with `free` (samples the whole answer) and keeps it whatever its similarity (algorithm 1, step 3).
     """
 
     view: View
@@ -70,9 +70,10 @@ class Hallucinate:
             seen, written = self._write(policy, writer, some, texts, seed=seed, round_=round_)
             kept, similarity = self.check.keep(texts, [one.text for one in written])
             for i, look, one, keep, value in zip(left, seen, written, kept, similarity, strict=True):
-                if keep or round_ == self.rounds:
+                failed = "problem" in one.notes  # nothing was written: nothing to compare
+                if (keep and not failed) or round_ == self.rounds:
                     notes = {"seed": seed, "guidance": writer.kind, **one.notes, **self.check.notes}
-                    measured = None if math.isnan(value) else float(value)
+                    measured = None if failed or math.isnan(value) else float(value)
                     guided = writer.kind != "free"
                     made[i] = Negative(one.text, round_, guided, measured, one.spans, look.notes, notes)
         return [made[i] for i in range(len(prompts))]

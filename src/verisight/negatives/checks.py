@@ -43,7 +43,7 @@ class Dissimilar:
         """Compare row by row."""
         texts = [*references, *candidates]
         vectors = np.asarray(self.encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False))
-        similarity = (vectors[: len(references)] * vectors[len(references) :]).sum(axis=1)
+        similarity = (vectors[: len(references)] * vectors[len(references) :]).sum(axis=1).round(6)  # not the batch's
         return similarity < self.eps, similarity
 
 

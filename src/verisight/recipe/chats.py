@@ -53,7 +53,7 @@ class Scribe(Node):
 
     kind: Literal["scribe"] = "scribe"
     scenes: Annotated[File, about("pocket scenes JSON of the pictures")]
-    noise: Annotated[Fraction, about("share of answers that come back with other words only")] = 0.0
+    noise: Annotated[Fraction, about("how far it errs: half of this share comes back with other words only")] = 0.0
 
 
 class Oracle(Node):

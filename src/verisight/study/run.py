@@ -130,7 +130,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     looks = None
     if recipe.diagnose is not None:
         looked_at = probe(recipe, source, policy, quiet=quiet)
-        looks = build.diagnose(recipe.diagnose, policy, step, looked_at, seed=recipe.seed)
+        looks = build.diagnose(recipe, policy, step, looked_at)
     num_pairs = max(map(len, rows.values()))
     fit(
         policy,

@@ -119,20 +119,21 @@ def histogram(
     The text alternative says how many there are, between which values, and where the highest bar stands.
     """
     low, high, most = bars[0][0], bars[-1][1], max(num for *_, num in bars)
-    x = _Scale(low, high, _LEFT, WIDTH - _RIGHT)
+    right = WIDTH - 2 * _RIGHT  # the last tick's text is wider than the margin
+    x = _Scale(low, high, _LEFT, right)
     y = _Scale(0.0, max(most, 1) * (1.12 if marks else 1.0), HEIGHT - _BOTTOM, _TOP)
     root = _root(WIDTH, HEIGHT, label=_describe_bars(bars, title=title, percent=percent, marks=marks), style="chart")
     for tick in ticks(0.0, y.high, 4):
         if tick == round(tick):
-            _line(root, "grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick)))
+            _line(root, "grid", (_LEFT, y(tick)), (right, y(tick)))
             _text(root, "tick end", (_LEFT - 6, y(tick) + 3.5), f"{tick:,.0f}")
     for tick in ticks(low, high, 6):
         _text(root, "tick middle", (x(tick), HEIGHT - _BOTTOM + 15), _shown(tick, percent=percent))
-    for left, right, num in bars:
-        place = {"x": x(left), "y": y(num), "width": max(0.5, x(right) - x(left) - 1), "height": y(0) - y(num)}
+    for start, end, num in bars:
+        place = {"x": x(start), "y": y(num), "width": max(0.5, x(end) - x(start) - 1), "height": y(0) - y(num)}
         SubElement(root, "rect", {"class": "bin"} | {name: f"{value:g}" for name, value in place.items()})
-    _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (WIDTH - _RIGHT, HEIGHT - _BOTTOM))
-    _text(root, "name middle", ((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4), x_label)
+    _line(root, "axis", (_LEFT, HEIGHT - _BOTTOM), (right, HEIGHT - _BOTTOM))
+    _text(root, "name middle", ((_LEFT + right) / 2, HEIGHT - 4), x_label)
     for mark in marks:
         _line(root, "limit", (x(mark.value), _TOP), (x(mark.value), HEIGHT - _BOTTOM))
         _text(root, "limit end", (x(mark.value) - 5, _TOP + 9), mark.name)
