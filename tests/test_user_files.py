@@ -61,9 +61,8 @@ def trained(files: Files) -> Path:
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Bytes and time of every file that is written by work."""
-    kept = [
-        path for path in folder.rglob("*") if path.is_file() and path.name not in ("recipe.yaml", "environment.json")
-    ]
+    shown = ("recipe.yaml", "environment.json", "pairs.html")
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in shown]
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in kept}
 
 
@@ -105,7 +104,7 @@ def test_every_answer_becomes_a_pair_whatever_its_picture_and_its_language(made:
     assert [turn["content"] for turn in second["prompt"][:-1]] == ["Who is this?", "An astronaut. She smiles."]
     assert not open_data(made).read().bad
     assert {path.name for path in made.parent.iterdir()} - {equal.name} == {
-        *("recipe.sha256", "recipe.yaml", "environment.json", "data.json", "pairs.parquet"),
+        *("recipe.sha256", "recipe.yaml", "environment.json", "data.json", "pairs.parquet", "pairs.html"),
     }
 
 
