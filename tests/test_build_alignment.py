@@ -173,3 +173,21 @@ def test_what_an_annotator_cannot_work_with_is_said_before_anything_is_written(
         open_run(tree(online(scenes, **options), tmp_path))
     assert "secret" not in str(refused.value) or "password" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_the_threshold_is_the_encoders_own_unless_it_is_set(tmp_path):
+    for check, eps in (
+        (recipe.Dissimilar(encoder="pocket"), 0.92),
+        (recipe.Dissimilar(encoder="all-MiniLM-L6-v2"), 0.97),
+        (recipe.Dissimilar(encoder="pocket", eps=0.5), 0.5),
+    ):
+        made = hallucinate(recipe.Negatives(check=check), [], folder=tmp_path, seed=0)
+        assert made.check.notes == {"encoder": check.encoder, "eps": eps}
+    with pytest.raises(ValueError, match=r"found no eps, and encoder 'some/encoder' has none of its own"):
+        recipe.Dissimilar(encoder="some/encoder")
+    assert recipe.Dissimilar(encoder="some/encoder", eps=0.9).threshold == 0.9
+
+
+def test_a_crop_that_crops_nothing_is_refused():
+    with pytest.raises(ValueError, match="found low 1, which crops nothing"):
+        recipe.Cropped(low=1, high=1)

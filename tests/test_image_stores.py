@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from verisight.models.fingerprint import tower_fingerprint
 from verisight.models.policy import LoraSettings
 from verisight.models.reference import Reference
 from verisight.models.stores import Disk, Memory, Recent
+from verisight.negatives.pictures import Noised
 from verisight.train.preference import Dpo, PreferenceStep
 from verisight.types import Group, Pair, Prompt, UserError
 from zoo import FAMILIES, tiny
@@ -162,6 +164,28 @@ def test_disk_survives_a_restart_and_memory_does_not(tmp_path, work):
         policy.score(GROUPS)
         passed.append(work.decoded - before)
     assert passed == [NUM_PICTURES, 0, NUM_PICTURES, NUM_PICTURES]
+
+
+def test_looks_at_spoiled_pictures_are_not_kept(tmp_path, work):
+    policy = work.watch(tuned("llava", Disk(tmp_path)))
+    prompt = PAIRS[0].prompt
+    spoiled = Noised(500).look(policy, [prompt], rngs=[np.random.default_rng(0)])[0].prompt
+    policy.score([Group(spoiled, (LONG,)), Group(prompt, (LONG,))])
+    assert [path.stem for path in files(tmp_path)] == [policy.encoder.key(prompt)]
+    before = work.tower
+    policy.score([Group(spoiled, (LONG,))])
+    assert work.tower == before, "policy and reference still share a look"
+
+
+def test_a_frozen_copy_looks_where_the_policy_keeps_its_looks_now(tmp_path, work):
+    policy = work.watch(tuned("llava", Recent()))
+    reference = Reference(policy, mode="frozen_copy")
+    policy.keep_looks(Disk(tmp_path))
+    reference.score(GROUPS)
+    before = work.decoded
+    policy.score(GROUPS)
+    assert work.decoded == before
+    assert files(tmp_path)
 
 
 def files(folder):

@@ -9,7 +9,8 @@ import pytest
 
 from verisight.negatives import encoders
 from verisight.negatives.checks import Dissimilar
-from verisight.negatives.encoders import EPS, MINILM, MPNET, PACKAGE, open_encoder, recommended_eps
+from verisight.negatives.encoders import PACKAGE, open_encoder
+from verisight.negatives.thresholds import EPS, MINILM, MPNET, recommended_eps
 from verisight.types import UserError
 
 FOLDER = str(files("verisight.pocket") / "assets" / "encoder")

@@ -19,7 +19,9 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_check_files_names_what_is_not_there(base: Path, tmp_path: Path) -> None:
-    loaded = recipe.load(base, ["model.path=./gone", "source.negatives.check.encoder=a/b/c"])
+    loaded = recipe.load(
+        base, ["model.path=./gone", "source.negatives.check.encoder=a/b/c", "source.negatives.check.eps=0.9"]
+    )
     with pytest.raises(UserError) as caught:
         recipe.check_files(loaded)
     model = "an existing model folder, a hub id (owner/name) or `pocket`"

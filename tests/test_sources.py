@@ -106,7 +106,7 @@ def test_generated_asks_anew_at_every_draw_under_a_new_name(policy):
     first = drawn[0]
     assert (first.origin, first.chosen.text, first.weights) == ("bdhs_attn", CHOSEN, (1.0,))
     nothing = {"view": {}, "written": []}
-    assert first.notes == {"round": 1, "guided": True, "similarity": 0.1235} | nothing
+    assert first.notes == {"round": 1, "guided": True, "similarity": 0.12345} | nothing
     assert drawn[1].notes == {"round": 2, "guided": False, "similarity": None} | nothing
 
 

@@ -57,10 +57,10 @@ def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
     from verisight.study.pairs_facts import collect_facts, pair_files, summary_lines
     from verisight.study.pairs_page import write_pairs_page
 
-    for file in pair_files(folder):
-        for line in summary_lines(collect_facts(file, num=0, seed=0)):
-            typer.echo(f"  {line}")
-    typer.echo(f"to look at: {write_pairs_page(folder)}")
+    found = [collect_facts(file) for file in pair_files(folder)]
+    for line in (line for facts in found for line in summary_lines(facts)):
+        typer.echo(f"  {line}")
+    typer.echo(f"to look at: {write_pairs_page(folder, found=found)}")
     for pair in made[:3]:
         typer.echo(f"\n  {pair.prompt.text}\n  chosen:   {pair.chosen.text}\n  rejected: {pair.rejected[0].text}")
 

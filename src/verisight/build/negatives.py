@@ -94,7 +94,7 @@ def _guidance(node: recipe.Guidance, *, folder: Path, seed: int) -> Guidance:
 
 def _check(node: recipe.Dissimilar | recipe.Always) -> Check:
     match node:
-        case recipe.Dissimilar(encoder=encoder, eps=eps):
+        case recipe.Dissimilar(encoder=encoder, threshold=eps):
             folder = str(files("verisight.pocket") / "assets" / "encoder") if encoder == POCKET else encoder
             try:
                 return Dissimilar(open_encoder(folder), eps, encoder)

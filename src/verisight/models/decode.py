@@ -125,7 +125,7 @@ def decode(
 ) -> list[list[tuple[list[int], bool]]]:
     """Continue every branch. Returns new ids (no end token) and whether the budget ended first, tree by tree."""
     cache, keys, growing = _plant(network, trees)
-    streams = _uniforms(trees, num=decoding.max_new_tokens, seed=seed) if decoding.temperature > 0 else None
+    streams = uniforms(trees, num=decoding.max_new_tokens, seed=seed) if decoding.temperature > 0 else None
     never = torch.tensor(list(stop.never), dtype=torch.int64, device=network.device)
     for step in range(decoding.max_new_tokens):
         alive = [index for index, branch in enumerate(growing) if branch.open]
@@ -134,7 +134,7 @@ def decode(
         _drop_finished_rows(cache, keys, [growing[i] for i in alive])
         hidden = _grow(network, cache, keys, [growing[i] for i in alive])
         logits = network.logits(hidden).index_fill(-1, never, -torch.inf)
-        chosen = _choose(logits, decoding, None if streams is None else streams[alive, step])
+        chosen = choose(logits, decoding, None if streams is None else streams[alive, step])
         for index, token in zip(alive, chosen.tolist(), strict=True):
             branch = growing[index]
             branch.open = token not in stop.ends
@@ -254,12 +254,13 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return num
 
 
-def _uniforms(trees: Sequence[Tree], *, num: int, seed: int) -> np.ndarray:
+def uniforms(trees: Sequence[Tree], *, num: int, seed: int) -> np.ndarray:
+    """(branches, num) float64 in [0, 1): every branch's own random stream, named by seed and key."""
     names = [branch.key for tree in trees for branch in tree.branches]
     return np.stack([np.random.default_rng([seed, zlib.crc32(name.encode())]).random(num) for name in names])
 
 
-def _choose(logits: Tensor, decoding: Decoding, uniform: np.ndarray | None) -> Tensor:
+def choose(logits: Tensor, decoding: Decoding, uniform: np.ndarray | None) -> Tensor:
     """Greedy, or inverse-CDF sampling from the nucleus. logits: (rows, vocabulary); uniform: (rows,) in [0, 1)."""
     if uniform is None:
         return logits.argmax(dim=-1)

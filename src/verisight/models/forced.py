@@ -8,7 +8,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from verisight.models.decode import Stop, Tree, _choose, _uniforms
+from verisight.models.decode import Stop, Tree, choose, uniforms
 from verisight.models.network import Network
 from verisight.types import Decoding
 
@@ -44,8 +44,8 @@ def draw_forced(
     for row, tree in enumerate(trees):
         last = len(tree.ids) - 1
         logits = network.logits(hidden[row, last : last + len(tree.branches)]).index_fill(-1, never, -torch.inf)
-        streams = _uniforms([tree], num=1, seed=seed)[:, 0] if decoding.temperature > 0 and tree.branches else None
-        tokens = _choose(logits, decoding, streams).tolist()
+        streams = uniforms([tree], num=1, seed=seed)[:, 0] if decoding.temperature > 0 and tree.branches else None
+        tokens = choose(logits, decoding, streams).tolist()
         drawn.append(list(takewhile(lambda token: token not in stop.ends, tokens)))
     return drawn
 

@@ -51,14 +51,12 @@ class Policy:
     never happens.
     """
 
-    def __init__(
-        self, model: Any, processor: Any, *, scoring: Scoring = "grouped", vision: Vision | None = None
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, *, scoring: Scoring = "grouped") -> None:
         self.model = model.eval().requires_grad_(False)
         self.encoder = Encoder(processor)
         self.family: Family = check_config(self.core.config.to_dict())
         self.scoring: Scoring = scoring
-        self.vision = vision or Vision(self.encoder, self.family, Recent())
+        self.vision = Vision(self.encoder, self.family, Recent())
         self._checkpointing = False
         install(self.core)
 

@@ -38,6 +38,8 @@ class Reference:
     def score(self, groups: Sequence[Group]) -> Scores:
         """Log-probs under the reference, without gradients."""
         self._policy.model.to(self._trained.core.device)  # the loop may have moved the policy since the copy was made
+        if self._trained.vision.frozen:
+            self._policy.vision = self._trained.vision  # the one tower's looks, wherever the policy keeps them now
         with torch.no_grad(), self._without_adapter():
             return self._policy.score(groups)
 
@@ -55,9 +57,7 @@ def _frozen_copy(policy: Policy) -> Policy:
     tower = policy.core.model.get_submodule(policy.family.tower)
     shared = {id(weight): weight for weight in tower.parameters() if not weight.requires_grad}
     copied = deepcopy(policy.model, shared).requires_grad_(False)
-    return Policy(
-        copied, policy.encoder.processor, scoring=policy.scoring, vision=policy.vision if policy.vision.frozen else None
-    )
+    return Policy(copied, policy.encoder.processor, scoring=policy.scoring)
 
 
 class StoredReference:

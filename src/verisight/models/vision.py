@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from verisight.models.encoding import EncodedPrompt, Encoder
 from verisight.models.families import Family
-from verisight.models.stores import Look, Store, chunks
+from verisight.models.stores import Look, Recent, Store, chunks
 from verisight.types import Prompt
 
 TOWER_PIXELS = 1 << 24  # numbers of `pixel_values` through the tower in one call: 49 tiles of 336 x 336
@@ -39,26 +39,32 @@ class Features(NamedTuple):
 class Vision:
     """Turns prompts into looks (ids and tower output), and looks into features. `frozen`: nothing of the tower trains.
 
-    A policy and its reference share one: the tower is the same, the projectors are not.
+    A policy and its reference share one: the tower is the same, the projectors are not. `store` keeps the looks, but
+    for those at spoiled pictures, which nobody will see again.
     """
 
     encoder: Encoder
     family: Family
     store: Store
     frozen: bool = True
+    _spoiled: Store = field(default_factory=Recent)
 
     def look(self, core: Any, prompts: Sequence[Prompt]) -> list[Look]:
         """Encode prompts and pass their pictures through the tower, or take both from the store. No gradients."""
         keys = [self.encoder.key(prompt) for prompt in prompts]
-        found = {key: look for key in dict.fromkeys(keys) if (look := self.store.get(key)) is not None}
-        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
+        asked = dict(zip(keys, prompts, strict=True))
+        found = {key: look for key, one in asked.items() if (look := self._kept(one).get(key)) is not None}
+        missing = {key: prompt for key, prompt in asked.items() if key not in found}
         made = [_unseen(self.encoder.prompt(prompt), self.family) for prompt in missing.values()]
         if self.frozen:
             made = self._pass_tower(core, made)
         for key, look in zip(missing, made, strict=True):
-            self.store.put(key, look)
+            self._kept(missing[key]).put(key, look)
         found |= zip(missing, made, strict=True)
         return [found[key] for key in keys]
+
+    def _kept(self, prompt: Prompt) -> Store:
+        return self._spoiled if any(image.spoiled for image in prompt.images) else self.store
 
     def project(self, core: Any, looks: Sequence[Look]) -> list[Features | None]:
         """Features of every look, None without pictures. Gradients follow the caller's mode."""

@@ -35,7 +35,7 @@ class Negative:
 
     def as_notes(self) -> dict[str, Any]:
         """What a pair's notes say about its rejected answer."""
-        similarity = None if self.similarity is None else round(self.similarity, 4)
+        similarity = None if self.similarity is None else round(self.similarity, 6)
         told = {"round": self.round, "guided": self.guided, "similarity": similarity, "view": self.view}
         return told | self.notes | {"written": [list(span) for span in self.spans]}
 

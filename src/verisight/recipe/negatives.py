@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from verisight.negatives.thresholds import recommended_eps
 from verisight.recipe.base import Count, Fraction, Node, NonNegative, Nucleus, Pretrained, about
 from verisight.recipe.chats import Rewrite
 
@@ -62,6 +63,8 @@ class Cropped(Node):
     def _check(self) -> Self:
         if self.low > self.high:
             return self.refuse([f"found low {self.low} above high {self.high}; accepted: low up to high"])
+        if self.low == 1:
+            return self.refuse(["found low 1, which crops nothing; accepted: less"])
         return self
 
 
@@ -119,10 +122,32 @@ class Dissimilar(Node):
     kind: Literal["dissimilar"] = "dissimilar"
     encoder: Annotated[
         Pretrained,
-        about("sentence encoder: folder, hub id, or `pocket` [Reimers and Gurevych 2019; paper section 3.4]"),
+        about(
+            "sentence encoder: folder, hub id, `all-MiniLM-L6-v2` (its package, no network) or `pocket` (built in) "
+            "[Reimers and Gurevych 2019; paper section 3.4]"
+        ),
     ] = "sentence-transformers/all-mpnet-base-v2"
-    eps: Annotated[Fraction, about("kept below this cosine similarity to the reference [paper section 3.4]")] = 0.97
+    eps: Annotated[
+        Fraction | None,
+        about(
+            "kept below this cosine similarity to the reference; empty: the encoder's own, where it was measured "
+            "[paper section 3.4: 0.97 with all-mpnet-base-v2]"
+        ),
+    ] = None
     rounds: Annotated[Count, about("tries an answer gets; the last of several is free [paper algorithm 1, n_bdhs]")] = 5
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.eps is None and recommended_eps(self.encoder) is None:
+            return self.refuse([f"found no eps, and encoder {self.encoder!r} has none of its own; accepted: eps set"])
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """`eps`, or the encoder's own."""
+        eps = recommended_eps(self.encoder) if self.eps is None else self.eps
+        assert eps is not None, "refused when the recipe was read"
+        return eps
 
 
 class Always(Node):

@@ -218,10 +218,10 @@ def _figures(facts: PairsFacts) -> Iterator[Figure]:
         yield _similarities(alike)
     if facts.edits:
         note = "Words that the other answer doesn\u2019t have in that place, among all words of both"
-        yield _shares(facts.edits, title="Share of words that differ", note=note)
+        yield _shares(facts.edits, title="Share of words that differ", of="words", note=note)
     if facts.made and facts.made.written:
         note = "Characters that the model wrote itself, among all of the rejected answer"
-        yield _shares(facts.made.written, title="Share written by the model", note=note)
+        yield _shares(facts.made.written, title="Share written by the model", of="characters", note=note)
 
 
 def _rounds(alike: Similarities) -> Figure:
@@ -256,8 +256,8 @@ def _similarities(alike: Similarities) -> Figure:
     return Figure(title, drawing, note, ("Similarity", "Answers"), rows)
 
 
-def _shares(shares: Shares, *, title: str, note: str) -> Figure:
-    drawing = svg.histogram(shares.bins, title=title, x_label="share of the answer", percent=True)
+def _shares(shares: Shares, *, title: str, of: str, note: str) -> Figure:
+    drawing = svg.histogram(shares.bins, title=title, x_label=f"share of {of}", percent=True)
     rows = tuple((f"{100 * one.low:.0f} to {100 * one.high:.0f} %", f"{one.num:,}") for one in shares.bins if one.num)
     return Figure(title, drawing, f"{note}: {percent(shares.mean)} on average.", ("Share", "Answers"), rows)
 
