@@ -13,6 +13,7 @@ from verisight.data.files import read_jsonl
 from verisight.data.readers import open_data
 from verisight.pocket.datasets import write_split
 from verisight.pocket.reenact import WRITERS, gather
+from verisight.sources.online import Online
 from verisight.study import prepare
 from verisight.study.run import pairs, train
 from verisight.types import UserError
@@ -134,27 +135,45 @@ def test_a_killed_run_ends_with_the_weights_of_a_whole_one(
     assert rows_of(made / f"killed {name}") == rows_of(made / f"whole {name}")
 
 
-def test_online_pairs_can_be_looked_at_and_a_killed_look_continues(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(pairs(loaded(made, "looked", f"source={ONLINE}"), quiet=True))
+@pytest.mark.parametrize(
+    "source", [ONLINE, f"{{kind: iterated, every: 3, source: {ONLINE}}}"], ids=["online", "iterated"]
+)
+@pytest.mark.parametrize("dies_in", ["append_jsonl", "write_json"])
+def test_online_pairs_can_be_looked_at_and_a_killed_look_continues(
+    made: Path, source: str, dies_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{name} {dies_in} {len(source)}" for name in ("looked", "look killed")]
+    whole = list(pairs(loaded(made, names[0], f"source={source}"), quiet=True))
     assert {one.origin for one in whole} == {"online"}
     assert whole[0].notes["annotator"].startswith("oracle")
     with monkeypatch.context() as patch:
-        append, count = prepare.append_jsonl, 0
+        real, count = getattr(prepare, dies_in), 0
 
         def dying(path: Path, row: dict) -> None:
             nonlocal count
             count += 1
             if count == 3:
                 raise KeyboardInterrupt
-            append(path, row)
+            real(path, row)
 
-        patch.setattr(prepare, "append_jsonl", dying)
+        patch.setattr(prepare, dies_in, dying)
         with pytest.raises(KeyboardInterrupt):
-            pairs(loaded(made, "look killed", f"source={ONLINE}"), quiet=True)
-    assert list(pairs(loaded(made, "look killed", f"source={ONLINE}"), quiet=True)) == whole
-    assert not (made / "look killed" / "drawn.jsonl").exists()
-    again = [one for outcome in open_data(made / "looked" / "pairs.parquet") for one in outcome.pairs]
+            pairs(loaded(made, names[1], f"source={source}"), quiet=True)
+    assert list(pairs(loaded(made, names[1], f"source={source}"), quiet=True)) == whole
+    assert not list((made / names[1]).glob("drawn.json*"))
+    again = [one for outcome in open_data(made / names[0] / "pairs.parquet") for one in outcome.pairs]
     assert again == whole
+
+
+def test_a_probe_of_an_iterated_source_draws_no_more_than_training_does(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    draw = Online.draw
+    monkeypatch.setattr(Online, "draw", lambda self, n, policy: asked.append(n) or draw(self, n, policy))
+    source = f"source={{kind: iterated, every: 2, source: {ONLINE}}}"
+    train(loaded(made, "probed", source, "diagnose={num: 7, every: 100}", "train.steps=1"), quiet=True)
+    assert asked == [6, 6, 6], "two for 7 pairs of the probe, in batches of 3 two steps ahead; one for training"
 
 
 def test_averaged_pairs_made_beforehand_hold_both_rejected_answers(made: Path) -> None:

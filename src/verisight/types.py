@@ -17,15 +17,15 @@ class ImageRef:
     """Where a picture is. Decoded late, always to RGB (see `verisight.data.images`).
 
     Exactly one of `path` and `data` is set; with `member` the picture is that entry of the zip archive at `path`.
-    `sha256` is the hash of the encoded picture once somebody read it. `spoiled`: made for one use (a view, a contrast),
-    so that nothing of it is worth keeping.
+    `sha256` is the hash of the encoded picture once somebody read it. `one_use`: made (spoiled) for one use,
+    so that nothing about it is worth keeping.
     """
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     member: str | None = None
     sha256: str | None = None
-    spoiled: bool = field(default=False, compare=False)
+    one_use: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         assert (self.path is None) != (self.data is None), "an ImageRef holds a path or bytes, not both"

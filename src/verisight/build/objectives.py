@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -83,7 +84,8 @@ def _contrast(node: recipe.Mdpo, rows: Sequence[Pair], *, seed: int) -> Contrast
         if pair.rejected_images:
             return preference.rejected_pictures(pair)
         rng = np.random.default_rng([seed, zlib.crc32(pair.prompt.uid.encode())])
-        return view.spoil(pair.prompt, rng=rng).prompt
+        made = view.spoil(pair.prompt, rng=rng).prompt
+        return replace(made, images=tuple(replace(image, one_use=False) for image in made.images))
 
     return spoiled
 

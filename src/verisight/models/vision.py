@@ -40,14 +40,14 @@ class Vision:
     """Turns prompts into looks (ids and tower output), and looks into features. `frozen`: nothing of the tower trains.
 
     A policy and its reference share one: the tower is the same, the projectors are not. `store` keeps the looks, but
-    for those at spoiled pictures, which nobody will see again.
+    for those at pictures of one use.
     """
 
     encoder: Encoder
     family: Family
     store: Store
     frozen: bool = True
-    _spoiled: Store = field(default_factory=Recent)
+    _passing: Store = field(default_factory=Recent)
 
     def look(self, core: Any, prompts: Sequence[Prompt]) -> list[Look]:
         """Encode prompts and pass their pictures through the tower, or take both from the store. No gradients."""
@@ -64,7 +64,7 @@ class Vision:
         return [found[key] for key in keys]
 
     def _kept(self, prompt: Prompt) -> Store:
-        return self._spoiled if any(image.spoiled for image in prompt.images) else self.store
+        return self._passing if any(image.one_use for image in prompt.images) else self.store
 
     def project(self, core: Any, looks: Sequence[Look]) -> list[Features | None]:
         """Features of every look, None without pictures. Gradients follow the caller's mode."""

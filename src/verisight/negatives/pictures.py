@@ -217,7 +217,7 @@ def _held(image: Image.Image) -> ImageRef:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     encoded = buffer.getvalue()
-    return ImageRef(data=encoded, sha256=hashlib.sha256(encoded).hexdigest(), spoiled=True)
+    return ImageRef(data=encoded, sha256=hashlib.sha256(encoded).hexdigest(), one_use=True)
 
 
 def _draw_box(size: tuple[int, int], *, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verisight import build
-from verisight.data.files import append_jsonl, read_jsonl
+from verisight.data.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from verisight.data.outcome import enforce_bad_fraction
 from verisight.data.readers import open_data
 from verisight.data.records import write_pairs
@@ -25,6 +25,7 @@ from verisight.types import Source as Drawn
 JOURNAL = "negatives"  # finished batches of a generation under way
 PROBE = "probe.parquet"
 DRAWN = "drawn.jsonl"  # pairs of an online source under way
+DRAWN_STATE = "drawn.json"  # how many batches of it are whole, and the source's state behind them
 EQUAL_PAIRS = "equal_pairs"  # examples whose hallucinated answer was the chosen one
 
 
@@ -62,7 +63,8 @@ def make_pairs(recipe: Recipe, *, quiet: bool) -> Sequence[Pair]:
     target = recipe.output / "pairs.parquet"
     if not is_fixed(recipe.source) and not target.exists():
         write_pairs(target, _drawn(recipe, rows, quiet=quiet))
-        (recipe.output / DRAWN).unlink(missing_ok=True)
+        for name in (DRAWN_STATE, DRAWN):
+            (recipe.output / name).unlink(missing_ok=True)
     shutil.rmtree(recipe.output / "rows", ignore_errors=True)
     return Chain(list(rows.values())) if is_fixed(recipe.source) else _written_pairs(target)
 
@@ -78,7 +80,8 @@ def probe(recipe: Recipe, source: Drawn, policy: Policy, *, quiet: bool) -> Sequ
         data = recipe.diagnose.data
         if data is None:
             beginning = source.state_dict()
-            found: Sequence[Pair] = source.draw(num, policy)
+            sizes = [min(recipe.train.batch_size, num - at) for at in range(0, num, recipe.train.batch_size)]
+            found: Sequence[Pair] = [pair for size in sizes for pair in source.draw(size, policy)]
             source.load_state_dict(beginning)
         else:
             found = build.held_out(recipe, data, num=num, quiet=quiet)
@@ -126,19 +129,24 @@ def _made(recipe: Recipe, key: str, node: Source, *, quiet: bool) -> Sequence[Pa
 def _drawn(recipe: Recipe, rows: dict[str, Sequence[Pair]], *, quiet: bool) -> Iterator[Pair]:
     """Pairs from a source that makes them online, as many as it has rows. A killed call continues with its journal."""
     source, policy = build.source(recipe, rows), build.open_model(recipe.model)
-    journal, total, size = recipe.output / DRAWN, max(map(len, rows.values())), recipe.train.batch_size
-    done: list[dict[str, Any]] = read_jsonl(journal) if journal.exists() else []
-    if done:
-        source.load_state_dict(done[-1]["state"])
-    num = sum(len(batch["pairs"]) for batch in done)
+    journal, state, size = recipe.output / DRAWN, recipe.output / DRAWN_STATE, recipe.train.batch_size
+    batches: list[dict[str, Any]] = []
+    if state.exists():
+        told = read_json(state)
+        source.load_state_dict(told["source"])
+        batches = read_jsonl(journal)[: told["batches"]]
+    total, num = max(map(len, rows.values())), sum(len(batch["pairs"]) for batch in batches)
+    write_jsonl(journal, batches)  # without one that was killed before its state was written
     with track("pairs", total=total, unit="pairs", done=num, quiet=quiet) as advance:
         while num < total:
             drawn = source.draw(min(size, total - num), policy)
-            append_jsonl(journal, {"state": source.state_dict(), "pairs": [as_json(pair) for pair in drawn]})
+            batches.append({"pairs": [as_json(pair) for pair in drawn]})
+            append_jsonl(journal, batches[-1])
+            write_json(state, {"batches": len(batches), "source": source.state_dict()})
             num += len(drawn)
             left_out = ", ".join(f"{reason}: {count}" for reason, count in source.counts().items())
             advance(len(drawn), note=left_out)
-    for batch in read_jsonl(journal):
+    for batch in batches:
         yield from map(from_json, batch["pairs"])
 
 
