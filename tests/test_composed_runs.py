@@ -173,7 +173,7 @@ def test_a_probe_of_an_iterated_source_draws_no_more_than_training_does(
     monkeypatch.setattr(Online, "draw", lambda self, n, policy: asked.append(n) or draw(self, n, policy))
     source = f"source={{kind: iterated, every: 2, source: {ONLINE}}}"
     train(loaded(made, "probed", source, "diagnose={num: 7, every: 100}", "train.steps=1"), quiet=True)
-    assert asked == [6, 6, 6], "two for 7 pairs of the probe, in batches of 3 two steps ahead; one for training"
+    assert asked == [6, 2, 6], "3 + 3 + 1 pairs of the probe, two steps ahead; then a step of training"
 
 
 def test_averaged_pairs_made_beforehand_hold_both_rejected_answers(made: Path) -> None:
