@@ -36,6 +36,7 @@ ARMS: dict[str, tuple[str, ...]] = {
         )
     },
     "ipo_povid_sum": ("ipo_povid", "objective.over=sum", "objective.tau=0.05"),
+    "bdhs_eps_0.92": ("bdhs_attn", "source.negatives.check.eps=0.92"),
     **{f"bdhs_rho_{rho}": ("bdhs_attn", f"source.negatives.view.rho={rho}") for rho in RHOS},
 }
 COLUMNS = {

@@ -7,9 +7,8 @@ MINILM = "all-MiniLM-L6-v2"
 POCKET = "pocket"
 
 # Below which cosine similarity an answer differs from its reference. all-mpnet-base-v2: the paper's. The others: where
-# the same share of one-word corruptions passes as there, measured on 63 of everyday descriptions for all-MiniLM-L6-v2
-# (71 %; 0.968, 95 % interval 0.957 to 0.971), on 300 of pocket captions for the pocket encoder (86 %; 0.923, interval
-# 0.918 to 0.931). On pocket captions all-MiniLM-L6-v2 would need 0.944 (0.936 to 0.948).
+# the same share of one-word corruptions passes as there (benchmarks/encoder_thresholds.py), of everyday descriptions
+# for all-MiniLM-L6-v2, of pocket captions for the pocket encoder.
 EPS = {MPNET: 0.97, MINILM: 0.97, f"sentence-transformers/{MINILM}": 0.97, POCKET: 0.92}
 
 
