@@ -145,6 +145,19 @@ class Annotator(Protocol):
         ...
 
 
+class Rewarder(Protocol):
+    """Says how good answers are, the pictures of their prompt in sight."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for metrics and reports."""
+        ...
+
+    def rate(self, groups: Sequence[Group]) -> list[list[float]]:
+        """One number per answer of every group, the larger the better."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to a chat model: a user turn with pictures (shown before the text), and a system turn if any."""
