@@ -12,9 +12,10 @@ import tiny_llava
 import torch
 from torch import Tensor
 
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
 from verisight.models.reference import Reference, StoredReference, store_reference
 from verisight.models.stores import Recent
+from verisight.models.tuning import LoraSettings
 from verisight.models.vision import Vision
 from verisight.train.preference import Dpo, PreferenceStep
 from verisight.types import Pair

@@ -20,9 +20,10 @@ from verisight.models.costs import MATH, Load, Setup, num_trainable, shared, sta
 from verisight.models.families import family_of
 from verisight.models.footprint import BYTES, activations, kept_of_pictures, memory, tower_activations
 from verisight.models.pocket import build_model, build_processor, build_tokenizer
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
 from verisight.models.reference import Reference
 from verisight.models.stores import Recent
+from verisight.models.tuning import LoraSettings
 from verisight.pocket.language import corpus
 from verisight.study.plan_inputs import tower_segments
 from verisight.types import Group, Prompt

@@ -16,8 +16,8 @@ from verisight.data.export import to_llama_factory, to_ms_swift
 from verisight.data.images import image_hash
 from verisight.data.readers import open_data
 from verisight.data.records import embedded, write_pairs
-from verisight.models.policy import LoraSettings
 from verisight.models.reference import Reference
+from verisight.models.tuning import LoraSettings
 from verisight.train.preference import Dpo, PreferenceStep
 from verisight.types import Answer, Group, Message, Pair, Prompt
 

@@ -6,7 +6,8 @@ from transformers import AutoConfig
 
 from tiny import picture
 from verisight.data.images import load_image
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
+from verisight.models.tuning import LoraSettings
 from verisight.types import Answer, Group, ImageRef, Prompt
 from zoo import FAMILIES, tiny
 from zoo_processors import processor_of

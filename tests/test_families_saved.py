@@ -5,7 +5,8 @@ import torch
 
 from test_families import GROUPS
 from verisight.models.loading import check_model, load_model
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
+from verisight.models.tuning import LoraSettings
 from zoo import FAMILIES, tiny
 
 

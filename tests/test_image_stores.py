@@ -10,9 +10,9 @@ from test_families import GROUPS, LONG, OTHER, PICTURES, SHORT
 from tiny import picture
 from verisight.models import encoding
 from verisight.models.fingerprint import tower_fingerprint
-from verisight.models.policy import LoraSettings
 from verisight.models.reference import Reference
 from verisight.models.stores import Disk, Memory, Recent
+from verisight.models.tuning import LoraSettings
 from verisight.negatives.pictures import Noised
 from verisight.train.preference import Dpo, PreferenceStep
 from verisight.types import Group, Pair, Prompt, UserError

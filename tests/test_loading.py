@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from tiny import pair, prompt, tiny_policy
 from verisight.models.loading import check_model, load_model
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
+from verisight.models.tuning import LoraSettings
 from verisight.types import Decoding, UserError
 
 GROUPS = [pair(i).group for i in range(3)]

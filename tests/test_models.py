@@ -11,8 +11,9 @@ from tiny import CHOSEN, REJECTED, pair, picture, prompt, tiny_policy
 from verisight.data.images import load_image
 from verisight.models.encoding import Encoder
 from verisight.models.hiding import Sight
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
 from verisight.models.reference import Reference
+from verisight.models.tuning import LoraSettings
 from verisight.types import Answer, Decoding, Group, ImageRef, Message, Prompt, UserError
 
 SHORT = Answer("No, there is not a dog.")

@@ -11,8 +11,9 @@ from tiny import pair, picture, tiny_policy
 from verisight.data.files import read_jsonl
 from verisight.models.fingerprint import reference_fingerprint
 from verisight.models.loading import load_model
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
 from verisight.models.reference import Reference, open_reference, store_reference
+from verisight.models.tuning import LoraSettings
 from verisight.sources.offline import Offline
 from verisight.train.loop import Optimization, fit
 from verisight.train.preference import Dpo, PreferenceStep

@@ -10,8 +10,8 @@ import torch
 
 from tiny import pair, tiny_policy
 from verisight.data.files import read_jsonl
-from verisight.models.policy import LoraSettings
 from verisight.models.reference import Reference
+from verisight.models.tuning import LoraSettings
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always
 from verisight.negatives.guidance import SentenceGuided

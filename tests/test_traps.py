@@ -10,7 +10,8 @@ from tiny import pair, picture, prompt, tiny_policy
 from verisight.models import logprobs
 from verisight.models.families import SUPPORTED, check_config, family_of
 from verisight.models.logprobs import token_log_probs
-from verisight.models.policy import LoraSettings, Policy
+from verisight.models.policy import Policy
+from verisight.models.tuning import LoraSettings
 from verisight.types import Answer, Decoding, Group, Message, Prompt, UserError
 from zoo import tiny
 

@@ -61,11 +61,16 @@ class Answer:
     """One answer to a prompt.
 
     `follow_up` continues the conversation (user, assistant, user, ...): every assistant turn in it is an answer
-    too, so that a multi-turn row is supervised in one pass. Preference answers leave it empty.
+    too, so that a multi-turn row is supervised in one pass. Preference answers leave it empty. `token_ids`: the tokens
+    that were drawn, the end token included if it was; they are scored as they are, the text is not read then.
     """
 
     text: str
     follow_up: tuple[Message, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.token_ids is None or (self.token_ids and not self.follow_up), "a drawn answer is one turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +270,19 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An answer as it was drawn. `token_ids` holds no end token; `truncated`: the budget ended first."""
+    """An answer as it was drawn. `token_ids` holds no end token, `end` does; `truncated`: the budget ended first."""
 
     text: str
     token_ids: tuple[int, ...]
     truncated: bool
+    end: int | None = None
 
     @property
     def num_tokens(self) -> int:
         """Tokens drawn, end token not counted."""
         return len(self.token_ids)
+
+    @property
+    def answer(self) -> Answer:
+        """To be scored token by token as it was drawn."""
+        return Answer(self.text, token_ids=(*self.token_ids, *(() if self.end is None else (self.end,))))

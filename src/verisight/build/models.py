@@ -10,8 +10,9 @@ import torch
 from verisight import recipe
 from verisight.models.fingerprint import tower_fingerprint
 from verisight.models.loading import load_model
-from verisight.models.policy import LoraSettings, Policy, Scoring
+from verisight.models.policy import Policy, Scoring
 from verisight.models.stores import Disk, Memory
+from verisight.models.tuning import LoraSettings
 from verisight.types import UserError
 
 

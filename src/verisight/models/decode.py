@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,6 +88,7 @@ class _Growing:
     new: list[int]
     sighted: bool  # whether what is pending belongs to the prompt, from which nothing is veiled
     open: bool = True
+    end: int | None = None
 
 
 class _Keys:
@@ -119,11 +120,17 @@ class _Keys:
         return torch.cat([old, new], dim=2)
 
 
+class Grown(NamedTuple):
+    """What a branch grew: new ids without end token, whether the budget ended first, and the end token if drawn."""
+
+    ids: list[int]
+    truncated: bool
+    end: int | None
+
+
 @torch.inference_mode()
-def decode(
-    network: Network, trees: Sequence[Tree], *, decoding: Decoding, seed: int, stop: Stop
-) -> list[list[tuple[list[int], bool]]]:
-    """Continue every branch. Returns new ids (no end token) and whether the budget ended first, tree by tree."""
+def decode(network: Network, trees: Sequence[Tree], *, decoding: Decoding, seed: int, stop: Stop) -> list[list[Grown]]:
+    """Continue every branch, tree by tree."""
     cache, keys, growing = _plant(network, trees)
     streams = uniforms(trees, num=decoding.max_new_tokens, seed=seed) if decoding.temperature > 0 else None
     never = torch.tensor(list(stop.never), dtype=torch.int64, device=network.device)
@@ -137,13 +144,14 @@ def decode(
         chosen = choose(logits, decoding, None if streams is None else streams[alive, step])
         for index, token in zip(alive, chosen.tolist(), strict=True):
             branch = growing[index]
-            branch.open = token not in stop.ends
-            if branch.open:
+            if token in stop.ends:
+                branch.open, branch.end = False, token
+            else:
                 branch.new.append(token)
                 branch.pending = [token]
                 branch.open = not stop.closes(branch.new)
     drawn = iter(growing)
-    return [[(one.new, one.open) for one in (next(drawn) for _ in tree.branches)] for tree in trees]
+    return [[Grown(one.new, one.open, one.end) for one in (next(drawn) for _ in tree.branches)] for tree in trees]
 
 
 def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_Growing]]:

@@ -76,8 +76,11 @@ class Encoder:
     def answer(self, prompt: Prompt, answer: Answer) -> EncodedAnswer:
         """Encode what follows the prompt: the answer, its end token, and any further turns.
 
-        Tokens are those of the whole conversation tokenised at once, cut at the prompt's last character.
+        Tokens are those of the whole conversation tokenised at once, cut at the prompt's last character; of a drawn
+        answer, those that were drawn.
         """
+        if answer.token_ids is not None:
+            return EncodedAnswer(answer.token_ids, (True,) * len(answer.token_ids))
         text, spans = self._told(prompt, (Message("assistant", answer.text), *answer.follow_up))
         ids, supervised = [], []
         for token, left, right in self._tokens_behind(text, spans[0][0], prompt):

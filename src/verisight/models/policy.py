@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,33 +12,21 @@ import torch
 from torch import Tensor
 
 from verisight.models import scoring
-from verisight.models.decode import Branch, Stop, Tree, batches, decode
+from verisight.models.decode import Branch, Grown, Stop, Tree, batches, decode
 from verisight.models.encoding import Encoder
 from verisight.models.families import Family, check_config
 from verisight.models.forced import beginnings, draw_forced
 from verisight.models.hiding import Sight
-from verisight.models.loading import merged, quiet_peft
 from verisight.models.network import Network
 from verisight.models.planting import plant
 from verisight.models.prefix import install
-from verisight.models.scoring import Scores
+from verisight.models.scoring import Scores, States
 from verisight.models.stores import Look, Recent, Store, chunks
+from verisight.models.tuning import LoraSettings, is_projector, trainable
 from verisight.models.vision import Vision
 from verisight.types import Decoding, Group, Prompt, Sampled, UserError
 
 Scoring = Literal["grouped", "padded"]
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """LoRA on linear layers (Hu et al. 2021): of the language model, or of the vision tower and projector too.
-
-    With `language`, the projector can train in full beside it.
-    """
-
-    r: int = 128
-    alpha: int = 256
-    targets: Literal["language", "all"] = "language"
 
 
 class Policy:
@@ -79,42 +65,15 @@ class Policy:
         An adapter the model was opened with becomes part of its weights first.
         `base_name` is the model an adapter folder names as its base; `seed` draws the adapter's first weights.
         """
-        self.model = merged(self.model)
-        projector = re.compile(rf"(.*\.)?{self.family.projector}")
+        self.model = trainable(self.model, self.family, lora, train_projector=train_projector, seed=seed)
         if lora is not None:
-            from peft import LoraConfig, get_peft_model
-
-            full = [name for name, _ in self.model.named_modules() if projector.fullmatch(name)]
-            config = LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=0.0,
-                target_modules=self.family.language_linears if lora.targets == "language" else self._linears(),
-                modules_to_save=full if train_projector and lora.targets == "language" else None,
-            )
-            with torch.random.fork_rng(), quiet_peft():
-                torch.manual_seed(seed)
-                self.model = get_peft_model(self.model, config).eval()
             self.model.peft_config["default"].base_model_name_or_path = base_name
-        else:
-            for name, parameter in self.model.named_parameters():
-                if self.is_projector(name):
-                    parameter.requires_grad_(train_projector)
-                else:
-                    parameter.requires_grad_(f".{self.family.tower}." not in name)
-        for parameter in self.trainable().values():
-            parameter.data = parameter.data.float()  # small steps are lost in bfloat16
         frozen = not any(f".{self.family.tower}." in name and not self.is_projector(name) for name in self.trainable())
         self.vision = Vision(self.encoder, self.family, Recent(), frozen)
 
-    def _linears(self) -> list[str]:
-        """Names of every linear layer but the language-model head."""
-        head = self.model.get_output_embeddings()
-        return [n for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
-
     def is_projector(self, name: str) -> bool:
         """Whether a parameter belongs to the vision-to-language projector."""
-        return re.search(rf"(^|\.){self.family.projector}\.", name) is not None
+        return is_projector(name, self.family)
 
     @property
     def has_adapter(self) -> bool:
@@ -138,6 +97,19 @@ class Policy:
     def score(self, groups: Sequence[Group]) -> Scores:
         """Log-probs of every answer, images and prompts given. Gradients follow the caller's mode.
 
+        Raises:
+            UserError: a prompt and one of its answers are longer than what the model was built for.
+        """
+        return self.log_probs(self.read(groups))
+
+    def log_probs(self, states: States) -> Scores:
+        """Log-probs of what was read."""
+        with self._mixed_precision():
+            return scoring.scores(self.network, states)
+
+    def read(self, groups: Sequence[Group]) -> States:
+        """Read every answer behind its image and prompt. Gradients follow the caller's mode.
+
         Image and prompt are forwarded once per group, however many answers it has (`scoring="padded"`: once per
         answer, in rows padded to one length; the reference implementation).
 
@@ -151,8 +123,8 @@ class Policy:
             self._check_length(group.prompt, len(look.ids) + max(len(answer.ids) for answer in encoded))
         with self._layers_checkpointed(), self._mixed_precision():
             features = self.vision.project(self.core, looks)
-            score = scoring.grouped if self.scoring == "grouped" else scoring.padded
-            return score(self.network, looks, features, answers)
+            read = scoring.grouped if self.scoring == "grouped" else scoring.padded
+            return read(self.network, looks, features, answers)
 
     def sample(
         self, prompts: Sequence[Prompt], *, decoding: Decoding, seed: int, num: int = 1,
@@ -191,7 +163,7 @@ class Policy:
                 self._check_length(prompts[p], len(tree.ids) + len(true[p]))
             with self._mixed_precision():
                 drawn += draw_forced(self.network, trees, decoding=decoding, seed=seed, stop=stop)
-        return [self._sampled(ids, False, ()) for ids in drawn]
+        return [self._sampled(Grown(ids, False, None), ()) for ids in drawn]
 
     @cached_property
     def sentence_ends(self) -> frozenset[int]:
@@ -267,13 +239,13 @@ class Policy:
         rows_of: list[list[Sampled]] = [[] for _ in prompts]
         for chunk in chunks(pieces, [len(some) for *_, some in pieces], batch_size):
             trees = self._plant(chunk, prompts, sights)
-            drawn: dict[int, list[tuple[list[int], bool]]] = {}
+            drawn: dict[int, list[Grown]] = {}
             for members in batches(self.network, trees, max_new_tokens=decoding.max_new_tokens):
                 with self._mixed_precision():
                     some = decode(self.network, [trees[i] for i in members], decoding=decoding, seed=seed, stop=stop)
                 drawn |= zip(members, some, strict=True)
             for i, (p, *_) in enumerate(chunk):
-                rows_of[p] += [self._sampled(ids, truncated, decoding.stop) for ids, truncated in drawn[i]]
+                rows_of[p] += [self._sampled(one, decoding.stop) for one in drawn[i]]
         return rows_of
 
     def _plant(
@@ -291,7 +263,7 @@ class Policy:
             trees.append(plant(self.network, look, one, sight=sight, branches=branches))
         return trees
 
-    def _sampled(self, ids: list[int], truncated: bool, strings: Sequence[str]) -> Sampled:
-        text = self.encoder.text(ids)
+    def _sampled(self, grown: Grown, strings: Sequence[str]) -> Sampled:
+        text = self.encoder.text(grown.ids)
         end = min((text.index(string) for string in strings if string in text), default=len(text))
-        return Sampled(text[:end].strip(), tuple(ids), truncated)
+        return Sampled(text[:end].strip(), tuple(grown.ids), grown.truncated, grown.end)

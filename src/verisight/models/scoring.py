@@ -1,8 +1,9 @@
-"""Log-probs of answers: the grouped row, and the plain padded batch it must equal."""
+"""Answers read behind their prompts: the grouped row, and the plain padded batch it must equal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,16 @@ class Scores(NamedTuple):
     token_logp: Tensor  # (tokens of all answers,) float32; `token_logp.split(num_tokens.tolist())` is one row an answer
 
 
-def grouped(network: Network, looks: Sequence[Look], features: Sequence[Features | None], answers: Answers) -> Scores:
+class States(NamedTuple):
+    """What the language model makes of answers, flattened over groups as in `Scores`: its last states, normed."""
+
+    before: Tensor  # (tokens of all answers, width), in front of each token: what it is predicted from
+    last: Tensor  # (answers, width), at the answer's last token, where all of it has been read
+    targets: Tensor  # (tokens of all answers,) int64
+    num_tokens: list[int]
+
+
+def grouped(network: Network, looks: Sequence[Look], features: Sequence[Features | None], answers: Answers) -> States:
     """Every token once: one row [prompt | answer 1 | ... | answer G], group behind group, without padding."""
     ids: list[int] = []
     positions: list[Tensor] = []
@@ -53,10 +63,11 @@ def grouped(network: Network, looks: Sequence[Look], features: Sequence[Features
         network.embed(row, features), torch.cat(positions, dim=1)[:, None],
         segments=segments(lengths, device=device), use_cache=False,
     ).last_hidden_state  # fmt: skip
-    return _summed(network.log_probs(hidden[0, before], row[0, behind]), num_tokens)
+    lasts = [behind[end - 1] for end in accumulate(num_tokens)]
+    return States(hidden[0, before], hidden[0, lasts], row[0, behind], num_tokens)
 
 
-def padded(network: Network, looks: Sequence[Look], features: Sequence[Features | None], answers: Answers) -> Scores:
+def padded(network: Network, looks: Sequence[Look], features: Sequence[Features | None], answers: Answers) -> States:
     """One row an answer, its prompt repeated, padded on the right: the plain forward, and the oracle of `grouped`."""
     rows, positions, supervised, repeated = [], [], [], []
     for look, one, group in zip(looks, features, answers, strict=True):
@@ -71,17 +82,20 @@ def padded(network: Network, looks: Sequence[Look], features: Sequence[Features 
     places = torch.stack([torch.nn.functional.pad(p, (0, ids.shape[1] - p.shape[1])) for p in positions], dim=1)
     hidden = network.read(network.embed(ids, repeated), places, use_cache=False).last_hidden_state
     wanted = pad(supervised, value=0).to(device).bool()[:, 1:]
-    token_logp = network.log_probs(hidden[:, :-1][wanted], ids[:, 1:][wanted])
-    return _summed(token_logp, wanted.sum(dim=1).tolist())
+    lasts = [max(at for at, flag in enumerate(flags) if flag) for flags in supervised]
+    last = hidden[torch.arange(len(rows), device=device), torch.tensor(lasts, device=device)]
+    return States(hidden[:, :-1][wanted], last, ids[:, 1:][wanted], wanted.sum(dim=1).tolist())
+
+
+def scores(network: Network, states: States) -> Scores:
+    """Log-probs of the answers' tokens from the states in front of them."""
+    token_logp = network.log_probs(states.before, states.targets)
+    counts = torch.tensor(states.num_tokens, device=token_logp.device)
+    answer_of = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    return Scores(token_logp.new_zeros(len(counts)).index_add(0, answer_of, token_logp), counts, token_logp)
 
 
 def _ahead(prompt: Tensor, num: int) -> Tensor:
     """Positions of an answer's tokens, (axes, num)."""
     start = int(prompt.max()) + 1
     return torch.arange(start, start + num).expand(len(prompt), -1)
-
-
-def _summed(token_logp: Tensor, num_tokens: list[int]) -> Scores:
-    counts = torch.tensor(num_tokens, device=token_logp.device)
-    answer_of = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return Scores(token_logp.new_zeros(len(counts)).index_add(0, answer_of, token_logp), counts, token_logp)

@@ -17,7 +17,7 @@ from verisight.data.images import image_hash
 from verisight.models.policy import Policy
 from verisight.models.stores import Recent, chunks
 from verisight.train.preference import Scorer
-from verisight.types import Answer, Decoding, Group, Pair, Prompt, Sampled
+from verisight.types import Decoding, Group, Pair, Prompt, Sampled
 
 Row = dict[str, float]
 T = TypeVar("T")
@@ -59,8 +59,7 @@ class Diagnose:
     - samples: answers to the pairs' prompts at temperature 1: tokens, words, truncated_fraction;
       kl_sum, the mean of log pi(y|x) - log ref(y|x) over answers (Schulman's k1), and kl_token_mean, the mean of
       r - 1 - log r with r = ref/pi over tokens (his k3, of less variance while the two are close). Both estimate
-      KL(pi || ref), with standard errors clustered by prompt. http://joschu.net/blog/kl-approx.html . Answers whose
-      text is not tokenised as it was drawn are left out of both; retokenized_fraction says how many.
+      KL(pi || ref), with standard errors clustered by prompt. http://joschu.net/blog/kl-approx.html .
 
     Nothing of the training is touched: no gradient, no random stream, no kept picture. Results do not depend on what
     was called before. A column that no pair has (margins of supervised rows) is not there.
@@ -159,23 +158,14 @@ class Diagnose:
     def _diverged(
         self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]], reference: Scorer
     ) -> Iterator[list[Divergence]]:
-        """Only answers whose text has the tokens that were drawn; an end that was not drawn does not count."""
-        groups = [
-            Group(prompt, tuple(Answer(one.text) for one in row)) for prompt, row in zip(prompts, answers, strict=True)
-        ]
+        """Over the tokens that were drawn."""
+        groups = [Group(prompt, tuple(one.answer for one in row)) for prompt, row in zip(prompts, answers, strict=True)]
         scores = self.policy.score(groups)
         difference = (scores.token_logp - reference.score(groups).token_logp).double().cpu()
         rows = iter(difference.split(scores.num_tokens.tolist()))
-        for group, row in zip(groups, answers, strict=True):
-            found = []
-            for one, answer in zip(row, group.answers, strict=True):
-                tokens = next(rows)
-                if one.truncated:
-                    tokens = tokens[: one.num_tokens]
-                if self.policy.encoder.answer(group.prompt, answer).ids[: one.num_tokens] == one.token_ids:
-                    k3 = torch.expm1(-tokens) + tokens
-                    found.append(Divergence(float(tokens.sum()), float(k3.sum()), len(tokens)))
-            yield found
+        for group in groups:
+            some = [next(rows) for _ in group.answers]
+            yield [Divergence(float(t.sum()), float((torch.expm1(-t) + t).sum()), len(t)) for t in some]
 
     def _batches(self, items: Sequence[T]) -> Iterator[list[T]]:
         return chunks(items, [1] * len(items), self.batch_size)
@@ -258,11 +248,8 @@ def measured(drawn: Sequence[Sampled], diverged: Sequence[Sequence[Divergence]])
     }
     if not diverged:
         return found
-    answers = np.array([len(row) for row in diverged if row])
-    found["retokenized_fraction"] = 1 - int(answers.sum()) / len(drawn)
-    if not len(answers):
-        return found
-    k1, k3, tokens = np.array([np.sum(row, axis=0) for row in diverged if row]).T
+    answers = np.array([len(row) for row in diverged])
+    k1, k3, tokens = np.array([np.sum(row, axis=0) for row in diverged]).T
     found["kl_sum"], found["kl_sum_se"] = _ratio(k1, answers)
     found["kl_token_mean"], found["kl_token_mean_se"] = _ratio(k3, tokens)
     return found
