@@ -28,19 +28,16 @@ def test_drawn_tokens_are_those_that_are_scored(family):
     ids = [t for one in everything for t in (*one.token_ids, *([] if one.end is None else [one.end]))]
     assert states.targets.tolist() == ids
     torch.testing.assert_close(found.token_logp, table.gather(-1, states.targets[:, None])[:, 0], atol=1e-5, rtol=1e-5)
-    again = [
-        policy.encoder.answer(one, Answer(s.text)).ids for one, row in zip(PROMPTS, drawn, strict=True) for s in row
-    ]
+    again = [policy.encoder.answer(PROMPTS[0], Answer(one.text)).ids for one in everything]
     assert any(one != s.answer.token_ids for one, s in zip(again, everything, strict=True)), "else nothing is tested"
 
 
-def test_ends_that_were_drawn_are_told(monkeypatch):
+def test_ends_that_were_drawn_are_told():
     policy = tiny("qwen3_vl")
-    assert len(policy.encoder.end_ids) == 2
+    policy.encoder.end_ids = frozenset({*policy.encoder.end_ids, 400})  # some models have several
     drawn = [one for row in policy.sample(PROMPTS, decoding=Decoding(400), seed=0, num=16) for one in row]
     ends = {one.end for one in drawn if not one.truncated}
-    assert ends <= policy.encoder.end_ids
-    assert ends
+    assert ends == policy.encoder.end_ids
     assert all((one.end is None) == one.truncated for one in drawn)
     cut = policy.sample(PROMPTS[:1], decoding=Decoding(60, stop=("e",)), seed=0, num=8)[0]
     assert any(one.end is None and not one.truncated for one in cut), "a string ended it"
