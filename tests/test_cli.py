@@ -147,7 +147,7 @@ def test_a_recipe_that_does_not_exist_and_one_with_a_misspelt_key(files: Files, 
         (without_weights, "model.path=./empty", r"model.path: .*empty holds no \*.safetensors weights"),
         (lambda f: (f.folder / "run").touch(), "seed=0", "run: is a file, a run needs a folder of its own"),
         (lambda f: (f.folder / "run" / "my.doc").mkdir(parents=True), "seed=0", "run: already holds another run"),
-        (lambda f: None, "source.negatives.check={encoder: ./pictures, eps: 1}", "check.encoder: '.*' does not open as"),
+        (lambda f: None, "source.negatives.check={encoder: ./pictures, eps: 1}", "encoder: '.*' does not open as"),
     ],
 )
 @pytest.mark.parametrize("verb", ["pairs", "train"])
