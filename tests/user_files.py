@@ -106,8 +106,9 @@ def of_pairs(file: Path) -> tuple[str, ...]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """What a run's model folder holds."""
-    (file,) = (run / "model").glob("*.safetensors")
-    return load_file(file)
+    files = sorted((run / "model").glob("*.safetensors"))
+    assert files
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

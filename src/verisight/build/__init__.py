@@ -7,7 +7,7 @@ from typing import assert_never
 
 from verisight import recipe
 from verisight.build.annotators import check_chats
-from verisight.build.models import cache_folder, keep_looks, open_model, tune
+from verisight.build.models import cache_folder, keep_looks, open_model, open_reward, open_trained, tune
 from verisight.build.negatives import hallucinate, origin
 from verisight.build.objectives import diagnose, step
 from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
@@ -28,6 +28,8 @@ __all__ = [
     "join",
     "keep_looks",
     "open_model",
+    "open_reward",
+    "open_trained",
     "optimization",
     "origin",
     "rows_folder",

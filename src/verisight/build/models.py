@@ -11,6 +11,7 @@ from verisight import recipe
 from verisight.models.fingerprint import tower_fingerprint
 from verisight.models.loading import load_model
 from verisight.models.policy import Policy, Scoring
+from verisight.models.reward import RewardModel, new_head, read_head, with_head
 from verisight.models.stores import Disk, Memory
 from verisight.models.tuning import LoraSettings
 from verisight.types import UserError
@@ -24,6 +25,24 @@ def open_model(model: recipe.Model, *, scoring: Scoring = "grouped") -> Policy:
         reason, accepted = str(error).strip().splitlines()[0], "a model folder, a hub id within reach or 'pocket'"
         raise UserError(f"model.path: {model.path} does not open ({reason}); accepted: {accepted}") from error
     return Policy(opened.to("cuda") if torch.cuda.is_available() else opened, processor, scoring=scoring)
+
+
+def open_trained(one: recipe.Recipe) -> Policy:
+    """What the recipe trains: its starting model, with a new head where that becomes a reward model."""
+    policy = open_model(one.model, scoring=one.train.scoring)
+    if isinstance(one.objective, recipe.Reward):
+        return with_head(policy, new_head(policy, seed=one.seed))
+    return policy
+
+
+def open_reward(model: recipe.Model) -> RewardModel:
+    """A reward model that was trained before, nothing of it training.
+
+    Raises:
+        UserError: the folder holds no reward model.
+    """
+    head = read_head(Path(model.path))
+    return with_head(open_model(model), head)
 
 
 def tune(policy: Policy, model: recipe.Model, *, seed: int = 0) -> None:

@@ -15,6 +15,7 @@ from verisight.data.segments import Segments
 from verisight.data.views import Chain
 from verisight.models.policy import Policy
 from verisight.models.reference import Reference, StoredReference
+from verisight.models.reward import NoReward, RewardModel
 from verisight.train import preference
 from verisight.train.diagnose import Diagnose
 from verisight.train.loop import Step
@@ -31,6 +32,8 @@ def step(
     """
     if isinstance(one.objective, recipe.Sft):
         return SftStep(policy)
+    if isinstance(policy, RewardModel):
+        return PreferenceStep(policy, NoReward(policy), objective(one.objective))
     contrast = None
     if isinstance(one.objective, recipe.Mdpo):
         contrast = _contrast(one.objective, Chain(list(rows.values())), seed=one.seed)
@@ -60,6 +63,8 @@ def objective(node: recipe.Objective) -> Objective:
             return preference.Rpo(beta, weight)
         case recipe.Mdpo(beta=beta, delta=delta, image_weight=image, anchor_weight=anchor):
             return preference.Mdpo(beta, delta, image, anchor)
+        case recipe.Reward(center=center):
+            return preference.Reward(center)
         case recipe.Sft():
             raise AssertionError("supervised fine-tuning compares nothing")
         case other:

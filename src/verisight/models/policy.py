@@ -90,6 +90,10 @@ class Policy:
         """The core with the names of its parts."""
         return Network(self.core, self.family)
 
+    def to(self, device: torch.device) -> None:
+        """Move the model."""
+        self.model.to(device)
+
     def trainable(self) -> dict[str, Tensor]:
         """Trainable parameters by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}

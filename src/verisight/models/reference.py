@@ -37,7 +37,7 @@ class Reference:
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """Log-probs under the reference, without gradients."""
-        self._policy.model.to(self._trained.core.device)  # the loop may have moved the policy since the copy was made
+        self._policy.to(self._trained.core.device)  # the loop may have moved the policy since the copy was made
         if self._trained.vision.frozen:
             self._policy.vision = self._trained.vision  # the one tower's looks, wherever the policy keeps them now
         with torch.no_grad(), self._without_adapter():

@@ -104,6 +104,15 @@ class Ddpo(Node):
     muffin_compat: Annotated[Switch, about("find the changes as the released code does")] = False
 
 
+class Reward(Node):
+    """A reward model: a head on the model says how good an answer is [paper eq. 1; Stiennon et al. 2020]."""
+
+    kind: Literal["reward"] = "reward"
+    center: Annotated[
+        NonNegative, about("weight of (r+ + r-)^2, which keeps rewards around 0 [Eisenstein et al. 2023: 0.01]")
+    ] = 0.01
+
+
 class Sft(Node):
     """Supervised fine-tuning on the chosen answers, the control of every alignment."""
 
@@ -111,5 +120,5 @@ class Sft(Node):
 
 
 Objective = Annotated[
-    Dpo | Ipo | Slic | CalibratedSlic | Gpo | Dpop | Rpo | Mdpo | Ddpo | Sft, Field(discriminator="kind")
+    Dpo | Ipo | Slic | CalibratedSlic | Gpo | Dpop | Rpo | Mdpo | Ddpo | Reward | Sft, Field(discriminator="kind")
 ]

@@ -22,8 +22,8 @@ from verisight.recipe.base import (
 )
 from verisight.recipe.data import Data, compares
 from verisight.recipe.nodes import Benchmark, Full, Lora, Model
-from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Sft
-from verisight.recipe.sources import Offline, Source, below, is_fixed, with_data
+from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Reward, Sft
+from verisight.recipe.sources import Mixed, Offline, Source, below, is_fixed, with_data
 
 
 class Train(Node):
@@ -144,7 +144,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
                 f"{key}.kind: found {node.kind} with objective sft, which ignores rejected answers; "
                 "accepted: a source of kind offline, or mixed of such"
             )
-    if isinstance(objective, Sft | CalibratedSlic) and train.reference != "auto":
+    yield from _reward_contradictions(recipe)
+    if isinstance(objective, Sft | CalibratedSlic | Reward) and train.reference != "auto":
         found = f"found {train.reference} with objective {objective.kind}, which has none"
         yield f"train.reference: {found}; accepted: auto"
     if train.projector_lr is not None and not model.train_projector:
@@ -161,6 +162,22 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     kinds = [benchmark.kind for benchmark in recipe.evaluate]
     for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
         yield f"evaluate: found {kind} {kinds.count(kind)} times, all in one file; accepted: each kind once"
+
+
+def _reward_contradictions(recipe: Recipe) -> Iterator[str]:
+    """A reward model answers nothing and is no policy."""
+    if not isinstance(recipe.objective, Reward):
+        return
+    for key, node in below(recipe.source):
+        if not isinstance(node, Mixed) and not is_fixed(node):
+            yield (
+                f"{key}.kind: found {node.kind} with pairs of the model that trains and objective reward, whose model "
+                "answers nothing; accepted: offline, generated or averaged with when offline, mixed of such"
+            )
+    if recipe.evaluate:
+        yield "evaluate: found benchmarks with objective reward, whose model answers nothing; accepted: empty"
+    if recipe.diagnose is not None:
+        yield "diagnose: found with objective reward, which has no reference and samples nothing; accepted: empty"
 
 
 def _cache_contradictions(recipe: Recipe) -> Iterator[str]:

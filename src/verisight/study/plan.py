@@ -109,7 +109,7 @@ def setup_of(one: recipe.Recipe) -> Setup:
     """What a recipe's settings mean for its costs."""
     tune, train = one.model.tune, one.train
     reference = train.reference
-    if isinstance(one.objective, recipe.Sft | recipe.CalibratedSlic):
+    if isinstance(one.objective, recipe.Sft | recipe.CalibratedSlic | recipe.Reward):
         reference = "none"
     elif reference == "auto":
         reference = "adapter_off" if isinstance(tune, recipe.Lora) else "frozen_copy"

@@ -118,7 +118,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     rows = prepare(recipe, quiet=quiet)
     source = build.source(recipe, rows)
-    policy = build.open_model(recipe.model, scoring=recipe.train.scoring)
+    policy = build.open_trained(recipe)
     build.tune(policy, recipe.model, seed=recipe.seed)
     build.keep_looks(policy, recipe)
     if recipe.train.gradient_checkpointing:

@@ -24,6 +24,8 @@ OF_ORIGIN = (
     "rejected_logratio_sum",
     "chosen_tokens",
     "rejected_tokens",
+    "chosen_reward",
+    "rejected_reward",
 )
 
 Row = dict[str, float]
@@ -99,6 +101,14 @@ def facts(comparisons: Comparisons, places: Layout, *, scores: Scores, reference
     return found
 
 
+@torch.no_grad()
+def reward_facts(comparisons: Comparisons) -> dict[str, Tensor]:
+    """What is reported of a reward model, one value per comparison."""
+    chosen, rejected = comparisons.chosen_logp, comparisons.rejected_logp
+    margin = chosen - rejected
+    return {"margin": margin, "accuracy": margin > 0, "chosen_reward": chosen, "rejected_reward": rejected}
+
+
 def averaged(values: Tensor, *, weights: Tensor, pair_of: Tensor, num: int) -> Tensor:
     """(comparisons, ...) values to (pairs, ...) means over a pair's rejected answers."""
     weights = weights.view(-1, *(1 for _ in values.shape[1:]))
@@ -118,7 +128,8 @@ def summed(rows: Iterable[Row], names: Iterable[str]) -> Row:
 
 
 def by_origin(pairs: Sequence[Pair], rows: Sequence[Row], names: Sequence[str]) -> dict[str, Row]:
-    """Sums over the pairs of every origin, and `num`, how many they are."""
+    """Sums over the pairs of every origin, of those of `names` that there are, and `num`, how many they are."""
+    names = [name for name in names if name in rows[0]]
     found: dict[str, list[Row]] = {}
     for pair, row in zip(pairs, rows, strict=True):
         found.setdefault(pair.origin, []).append(row)

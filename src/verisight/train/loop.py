@@ -104,7 +104,7 @@ def fit(
     )
     if accelerator.num_processes > 1:
         raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
-    policy.model.to(accelerator.device)
+    policy.to(accelerator.device)
     weights = policy.trainable()
     optimizer = accelerator.prepare(_optimizer(weights, settings, is_projector=policy.is_projector))
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from verisight.objectives.policy_gradient import centering, reward_preference
 from verisight.objectives.preference import Convex, dpo, dpop, gpo, ipo, mdpo, rpo, slic, slic_calibrated
 
 
@@ -70,6 +71,21 @@ class Dpo:
             beta=self.beta,
             label_smoothing=self.label_smoothing,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The paper's eq. 1, on rewards in the place of log-probs: `objectives.policy_gradient.reward_preference`.
+
+    `center` weighs (r+ + r-)^2, which keeps rewards around 0: `objectives.policy_gradient.centering`.
+    """
+
+    center: float = 0.0
+
+    def __call__(self, comparisons: Comparisons) -> Tensor:
+        """One value per comparison."""
+        chosen, rejected = comparisons.chosen_logp, comparisons.rejected_logp
+        return reward_preference(chosen, rejected) + self.center * centering(chosen, rejected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,17 @@ from torch import Tensor
 from verisight.models.policy import Policy
 from verisight.models.scoring import Scores
 from verisight.objectives.preference import sft
-from verisight.train.comparing import OF_ORIGIN, averaged, by_origin, compare, facts, layout, rows_of, summed
+from verisight.train.comparing import (
+    OF_ORIGIN,
+    averaged,
+    by_origin,
+    compare,
+    facts,
+    layout,
+    reward_facts,
+    rows_of,
+    summed,
+)
 from verisight.train.objectives import (
     CalibratedSlic,
     Comparisons,
@@ -23,6 +33,7 @@ from verisight.train.objectives import (
     Ipo,
     Mdpo,
     Objective,
+    Reward,
     Rpo,
     Slic,
 )
@@ -44,6 +55,7 @@ __all__ = [
     "Outcome",
     "PreferenceStep",
     "Reduction",
+    "Reward",
     "Rpo",
     "Scorer",
     "Segmented",
@@ -137,7 +149,7 @@ class PreferenceStep:
     """Any objective against any reference, log-probs of tokens reduced in any way.
 
     Args:
-        policy: what is trained.
+        policy: what is trained; with objective `Reward` a reward model, whose rewards stand for log-probs.
         reference: what it is compared with.
         objective: compares chosen and rejected answers; several rejected ones are averaged by the pair's weights.
         reduction: from the log-probs of tokens to that of an answer.
@@ -170,13 +182,17 @@ class PreferenceStep:
         values = self.objective(comparisons)
         pair_of = torch.tensor(places.pair_of, device=values.device)
         weights = values.new_tensor([weight for pair in pairs for weight in pair.weights])
-        columns = {"loss": values, **facts(comparisons, places, scores=scores, reference=reference)}
+        columns = {"loss": values}
+        if isinstance(self.objective, Reward):
+            columns |= reward_facts(comparisons)
+        else:
+            columns |= facts(comparisons, places, scores=scores, reference=reference)
         means = {
             name: averaged(column.to(values.dtype), weights=weights, pair_of=pair_of, num=len(pairs))
             for name, column in columns.items()
         }
         rows = rows_of(means)
-        flat = ("loss", *(name for name in means if name.endswith(("_mean", "accuracy", "_logratio_sum"))))
+        flat = ("loss", *(name for name in means if name.endswith(("_mean", "accuracy", "_logratio_sum", "_reward"))))
         sums = {**summed(rows, flat), "margin_mean": sum(row["margin"] for row in rows)}
         sums["num_tokens"] = float(scores.num_tokens[: places.num_answers].sum())
         return Outcome(means["loss"], sums, _origins(pairs), by_origin(pairs, rows, OF_ORIGIN))
