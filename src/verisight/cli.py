@@ -10,6 +10,7 @@ import typer
 
 from verisight.cli_data import data_app
 from verisight.cli_judge import judge_app
+from verisight.cli_reward import reward_app
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -17,6 +18,7 @@ pocket_app = typer.Typer(no_args_is_help=True, help="The built-in world: its dat
 app.add_typer(pocket_app, name="pocket")
 app.add_typer(data_app, name="data")
 app.add_typer(judge_app, name="judge")
+app.add_typer(reward_app, name="reward")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]

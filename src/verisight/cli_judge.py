@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from verisight.cli_known import draw_sample, interval, percent
 from verisight.types import UserError
 
 if TYPE_CHECKING:
     from verisight.chat.http import HttpChat
-    from verisight.data.readers import Reading
     from verisight.study.judging import JudgeCheck
-    from verisight.types import Annotator, Pair
+    from verisight.types import Annotator
 
 judge_app = typer.Typer(no_args_is_help=True, help="Annotators: who says which answer is better, and are they right.")
 
@@ -94,7 +94,7 @@ def check_judges(
     reading = open_data(data, kind=kind, images=images, check_images=False, rule=made)
     chats = _chats(asked, out=out, seed=seed)
     annotators = _annotators(asked, chats, seed=seed)
-    sample, facts = _sample(reading, out=out, num=num, seed=seed, max_bad=max_bad)
+    sample, facts = draw_sample(reading, log=out / "bad_rows.jsonl", num=num, seed=seed, max_bad=max_bad)
     from verisight.progress import track
     from verisight.study.judging import check, write_summary
 
@@ -180,28 +180,6 @@ def _local(path: str, asked: _Asked, *, seed: int) -> Annotator:
     return LikelihoodAnnotator(policy, name=path, both_orders=asked.mode == "averaged", tie_margin=asked.tie_margin)
 
 
-def _sample(reading: Reading, *, out: Path, num: int, seed: int, max_bad: float) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs to ask about, and what a summary says of the data."""
-    from verisight.data.outcome import enforce_bad_fraction
-    from verisight.study.judging import sample_pairs
-    from verisight.types import BadRow
-
-    bad: list[BadRow] = []
-    num_rows = 0
-
-    def pairs() -> Iterator[Pair]:
-        nonlocal num_rows
-        for outcome in reading:
-            num_rows += 1
-            bad.extend(outcome.bad)
-            yield from outcome.pairs
-
-    sample, num_left_out = sample_pairs(pairs(), num=num, seed=seed)
-    enforce_bad_fraction(bad, num_rows=num_rows, max_bad_fraction=max_bad, log=out / "bad_rows.jsonl")
-    facts = {"data": [str(file) for file in reading.files], "kind": reading.format.name, "seed": seed}
-    return sample, facts | {"num_pairs": len(sample), "num_rows": num_rows, "num_without_two_answers": num_left_out}
-
-
 def _show(title: str, checks: Sequence[JudgeCheck], *, seed: int) -> None:
     from verisight.data.check_text import Listing, show
     from verisight.study.judging import agreement
@@ -209,30 +187,17 @@ def _show(title: str, checks: Sequence[JudgeCheck], *, seed: int) -> None:
     metrics = list(checks[0].metrics)
     header = ("annotator", *(metric.replace("_", " ") for metric in metrics), "s a question")
     rows = [
-        (one.name, *(_percent(one.metrics[metric]) for metric in metrics), f"{one.seconds_per_question:.3f}")
+        (one.name, *(percent(one.metrics[metric]) for metric in metrics), f"{one.seconds_per_question:.3f}")
         for one in checks
     ]
     note = "percent, with 95 % intervals by picture; accuracy and first: of questions with a winner"
     show(Listing(title, header, tuple(rows), note=note))
     if len(checks) > 1:
         agreed = tuple(
-            (row["a"], row["b"], _interval(row["kappa"], scale=1.0, digits=2), _percent(row["agreed_fraction"]))
+            (row["a"], row["b"], interval(row["kappa"], scale=1.0, digits=2), percent(row["agreed_fraction"]))
             for row in agreement(checks, seed=seed)
         )
         show(Listing("Agreement", ("annotator", "annotator", "kappa", "agreed"), agreed))
-
-
-def _percent(found: dict[str, Any]) -> str:
-    return _interval(found, scale=100.0, digits=1)
-
-
-def _interval(found: dict[str, Any], *, scale: float, digits: int) -> str:
-    if found["value"] is None:
-        return "-"
-    value = f"{found['value'] * scale:.{digits}f}"
-    if found["low"] is None:
-        return value
-    return f"{value} [{found['low'] * scale:.{digits}f}, {found['high'] * scale:.{digits}f}]"
 
 
 def _tell_totals(chat: HttpChat) -> None:

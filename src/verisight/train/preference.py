@@ -194,7 +194,8 @@ class PreferenceStep:
         rows = rows_of(means)
         flat = ("loss", *(name for name in means if name.endswith(("_mean", "accuracy", "_logratio_sum", "_reward"))))
         sums = {**summed(rows, flat), "margin_mean": sum(row["margin"] for row in rows)}
-        sums["num_tokens"] = float(scores.num_tokens[: places.num_answers].sum())
+        if not isinstance(self.objective, Reward):
+            sums["num_tokens"] = float(scores.num_tokens[: places.num_answers].sum())
         return Outcome(means["loss"], sums, _origins(pairs), by_origin(pairs, rows, OF_ORIGIN))
 
     @property
