@@ -12,12 +12,13 @@ from small_runs import loaded, mixed, rows_of, write_small
 from tiny import CHOSEN, REJECTED, pair, picture
 from user_files import assert_same_weights
 from verisight import build, recipe
+from verisight.judges.rewarded import RewardAnnotator
 from verisight.models.reward import HEAD, NoReward, RewardModel, new_head, read_head, with_head
 from verisight.models.tuning import LoraSettings
 from verisight.study.run import train
 from verisight.train import tracking
 from verisight.train.preference import PreferenceStep, Reward
-from verisight.types import Answer, Group, UserError
+from verisight.types import Answer, Comparison, Group, UserError
 from zoo import FAMILIES, tiny
 
 PAIRS = [
@@ -89,6 +90,37 @@ def test_what_is_saved_gives_the_same_rewards(tune: LoraSettings | None, tmp_pat
         opened = build.open_reward(recipe.Model(path=str(tmp_path / "model")))
         torch.testing.assert_close(opened.rewards([one.group for one in PAIRS]), expected, atol=1e-5, rtol=1e-5)
     assert opened.trainable() == {}
+
+
+def test_as_annotator_the_larger_reward_wins_with_the_picture_in_sight() -> None:
+    model = reward_model()
+    judge = RewardAnnotator(model, name="rm", batch_size=3)
+    asked = [Comparison(str(i), pair(i).prompt, CHOSEN, REJECTED) for i in range(4)]
+    with torch.no_grad():
+        rewards = [model.rewards([Group(one.prompt, (Answer(CHOSEN), Answer(REJECTED)))]).tolist() for one in asked]
+    assert [one.winner for one in judge.compare(asked)] == ["first" if a > b else "second" for a, b in rewards]
+    turned = [replace(one, first=one.second, second=one.first) for one in asked]
+    opposite = {"first": "second", "second": "first"}
+    assert [opposite[one.winner] for one in judge.compare(turned)] == [one.winner for one in judge.compare(asked)]
+    assert [one.winner for one in judge.compare([replace(asked[0], second=CHOSEN)])] == ["tie"]
+    wide = RewardAnnotator(model, name="rm", tie_margin=1e9).compare(asked)
+    assert {one.winner for one in wide} == {"tie"}
+    other = replace(asked[0], prompt=replace(asked[0].prompt, images=(picture(9),)))
+    assert judge.compare([other])[0].reason != judge.compare(asked[:1])[0].reason
+    with pytest.raises(UserError, match="tie_margin: found -1; accepted: 0 or more"):
+        RewardAnnotator(model, name="rm", tie_margin=-1)
+
+
+def test_online_pairs_may_be_judged_by_a_reward_model(made: Path) -> None:
+    train(loaded(made, "annotator", *RUN, "train.steps=1"), quiet=True)
+    path = made / "annotator" / "model"
+    source = "{kind: online, data: {kind: povid, file: povid.json, images: povid/images}, max_new_tokens: 24, "
+    judged = loaded(made, "online", f"source={source}annotator: {{kind: reward, path: {path}}}}}", "train.steps=1")
+    train(judged, quiet=True)
+    assert rows_of(judged.output)[0]["origin"] == {"online": 3}
+    broken = loaded(made, "headless", f"source={source}annotator: {{kind: reward, path: {made}}}}}")
+    with pytest.raises(UserError, match=r"source\.annotator: .*holds no reward_head\.safetensors"):
+        train(broken, quiet=True)
 
 
 def test_a_folder_without_a_head_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import assert_never
 
 from verisight import recipe
-from verisight.build.models import open_model
+from verisight.build.models import open_model, open_reward
 from verisight.chat.endpoint import Endpoint, Limits, Prices
 from verisight.chat.http import HttpChat
 from verisight.chat.local import LocalChat
 from verisight.judges.likelihood import LikelihoodAnnotator
 from verisight.judges.oracle import OracleAnnotator
+from verisight.judges.rewarded import RewardAnnotator
 from verisight.judges.vlm import ChatAnnotator
+from verisight.models.reward import read_head
 from verisight.pocket.known import KnownScenes
 from verisight.pocket.scribe import Scribe
 from verisight.types import Annotator, Chat, Decoding, UserError
@@ -32,6 +34,8 @@ def check_chats(one: recipe.Recipe) -> None:
                 _endpoint(node).key()
             elif isinstance(node, recipe.Oracle | recipe.Scribe):
                 KnownScenes(node.scenes)
+            elif isinstance(node, recipe.Rewarded):
+                read_head(Path(node.path))
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
 
@@ -75,6 +79,8 @@ def annotator(node: recipe.Annotator, *, folder: Path, seed: int) -> Annotator:
         case recipe.Likelihood(path=path, both_orders=both_orders, tie_margin=tie_margin):
             opened = recipe.Model(path=path, dtype=node.dtype, trust_remote_code=node.trust_remote_code)
             return LikelihoodAnnotator(open_model(opened), name=path, both_orders=both_orders, tie_margin=tie_margin)
+        case recipe.Rewarded(path=path, dtype=dtype, tie_margin=tie_margin):
+            return RewardAnnotator(open_reward(recipe.Model(path=path, dtype=dtype)), name=path, tie_margin=tie_margin)
         case recipe.Judge(chat=model, both_orders=both_orders):
             return ChatAnnotator(chat(model, folder=folder, seed=seed), both_orders=both_orders)
         case other:

@@ -8,6 +8,7 @@ from verisight.recipe.chats import (
     Likelihood,
     Local,
     Oracle,
+    Rewarded,
     Rewrite,
     Scribe,
 )
@@ -141,6 +142,7 @@ __all__ = [
     "Recipe",
     "Replace",
     "Reward",
+    "Rewarded",
     "Rewrite",
     "Row",
     "Rows",

@@ -75,6 +75,15 @@ class Likelihood(Node):
     trust_remote_code: Annotated[Switch, about("run Python code that comes with the model")] = False
 
 
+class Rewarded(Node):
+    """A reward model: the answer with the larger reward is the better one [paper eq. 1]."""
+
+    kind: Literal["reward"] = "reward"
+    path: Annotated[Pretrained, about("what training with objective reward wrote")]
+    dtype: Annotated[Literal["float32", "bfloat16"], about("number format of the weights")] = "bfloat16"
+    tie_margin: Annotated[NonNegative, about("rewards so close are a tie")] = 0.0
+
+
 class Judge(Node):
     """A vision-language model that sees the picture and says in words which answer is better [paper section 3.2]."""
 
@@ -100,4 +109,4 @@ class Rewrite(Node):
         return self
 
 
-Annotator = Annotated[Oracle | Likelihood | Judge, Field(discriminator="kind")]
+Annotator = Annotated[Oracle | Likelihood | Rewarded | Judge, Field(discriminator="kind")]
