@@ -23,6 +23,7 @@ class Served:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut: bool = False  # promises more bytes than it sends
+    pause: float = 0.0  # before every tenth of the body
 
 
 def said(text: str | None = "Verdict: A", *, model: str | None = MODEL, usage: Any = (10, 3), **changes: Any) -> Served:
@@ -98,7 +99,11 @@ def running() -> Iterator[Fake]:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(served.body) + 100 * served.cut))
                     self.end_headers()
-                    self.wfile.write(served.body)
+                    tenth = max(1, len(served.body) // 10 if served.pause else len(served.body))
+                    for start in range(0, len(served.body), tenth):
+                        time.sleep(served.pause)
+                        self.wfile.write(served.body[start : start + tenth])
+                        self.wfile.flush()
                 except OSError:  # the other side has given up
                     pass
 

@@ -96,6 +96,26 @@ def test_what_does_not_pass_is_a_problem_of_one_request(fake, chat, tmp_path, na
     assert len(fake.bodies) == 3 + 1 + 4
 
 
+def test_a_body_that_drips_in_is_late_as_a_whole(fake, chat):
+    drip = said("late")
+    drip.pause = 0.15
+    fake.script = [drip]
+    assert chat(timeout=0.5, retries=1).ask(ONE) == [Reply("Verdict: A")]
+    fake.otherwise = drip
+    [reply] = chat(timeout=0.5, retries=0).ask([Request("other", "other")])
+    assert reply.problem == "no whole answer in 0.5 s (1 attempts)"
+
+
+def test_a_body_without_end_is_cut_off(fake, chat, monkeypatch):
+    monkeypatch.setattr("verisight.chat.http._MAX_BODY", 1000)
+    fake.script = [Served(WELL)]
+    bot = chat(retries=0)
+    assert bot.ask(ONE) == [Reply("Verdict: A")]
+    fake.otherwise = Served(WELL + b" " * 100_000)
+    [reply] = bot.ask([Request("other", "other")])
+    assert reply.problem == "an answer of more than 1,000 bytes (1 attempts)"
+
+
 def test_a_server_that_is_late_is_tried_again(fake, chat):
     slow = said("late")
     slow.delay = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ _LIMITS = Limits()
 _RETRIED = (408, 409, 425, 429)  # besides everything from 500 on
 _SETTINGS = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop")
 _SECRET = 8  # characters from which on a key is one
+_MAX_BODY = 1 << 24  # bytes of an answer
 _MAX_SHOWN = 300  # characters of a server's words
 
 
@@ -176,9 +177,11 @@ class HttpChat:
     def _once(self, body: dict[str, Any]) -> Said:
         """One attempt. Raises _Failed, or UserError for what no request can get."""
         try:
-            text = self._client.chat.completions.with_raw_response.create(**body).http_response.text
-            self._reached = True
-            said = bodies.answer(text)
+            start = time.monotonic()
+            with self._client.chat.completions.with_streaming_response.create(**body) as response:
+                self._reached = True
+                told = self._read(response.iter_bytes(), start=start)
+            said = bodies.answer(told)
         except BadBody as error:
             raise _Failed(self._shown(str(error))) from None
         except openai.APITimeoutError as error:
@@ -191,6 +194,24 @@ class HttpChat:
             self._reached |= _connected(error)
             raise _Failed(self._shown(f"connection failed: {error.__cause__ or error}")) from None
         return said._replace(text=self._hidden(said.text), problem=self._hidden(said.problem))
+
+    def _read(self, pieces: Iterator[bytes], *, start: float) -> str:
+        """The whole body. Time-outs of the connection are between two pieces, that of a question is over all of it."""
+        found = bytearray()
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:  # of the transport below openai, which wraps no error of a body
+                late = "Timeout" in type(error).__name__
+                told = f"no answer in {self._endpoint.timeout:g} s" if late else f"connection failed: {error}"
+                raise _Failed(self._shown(told)) from None
+            if piece is None:
+                return found.decode(errors="replace")
+            found += piece
+            if len(found) > _MAX_BODY:
+                raise _Failed(f"an answer of more than {_MAX_BODY:,} bytes")
+            if time.monotonic() - start > self._endpoint.timeout:
+                raise _Failed(f"no whole answer in {self._endpoint.timeout:g} s")
 
     def _check_model(self, said: Said) -> None:
         if said.model and not self._endpoint.is_asked(said.model):
