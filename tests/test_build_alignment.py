@@ -29,7 +29,7 @@ OBJECTIVES = [
     (recipe.Gpo(beta=0.6, f="exponential"), live.Gpo(0.6, "exponential"), live.Sum()),
     (recipe.Dpop(beta=0.7, penalty=3.0), live.Dpop(0.7, 3.0), live.Sum()),
     (recipe.Rpo(beta=0.8, sft_weight=0.2), live.Rpo(0.8, 0.2), live.Sum()),
-    (recipe.Reward(center=0.3), live.Reward(0.3), live.Sum()),
+    (recipe.Reward(center=0.3, margin=0.2), live.Reward(0.3, 0.2), live.Sum()),
     (
         recipe.Mdpo(beta=0.9, delta=0.1, image_weight=0.2, anchor_weight=0.3),
         live.Mdpo(0.9, 0.1, 0.2, 0.3),

@@ -17,7 +17,7 @@ from verisight.models.reward import HEAD, NoReward, RewardModel, new_head, read_
 from verisight.models.tuning import LoraSettings
 from verisight.study.run import train
 from verisight.train import tracking
-from verisight.train.preference import PreferenceStep, Reward
+from verisight.train.preference import PreferenceStep, Reward, rating_gap
 from verisight.types import Answer, Comparison, Group, UserError
 from zoo import FAMILIES, tiny
 
@@ -90,6 +90,24 @@ def test_what_is_saved_gives_the_same_rewards(tune: LoraSettings | None, tmp_pat
         opened = build.open_reward(recipe.Model(path=str(tmp_path / "model")))
         torch.testing.assert_close(opened.rewards([one.group for one in PAIRS]), expected, atol=1e-5, rtol=1e-5)
     assert opened.trainable() == {}
+
+
+def test_ratings_set_the_margin() -> None:
+    model = reward_model()
+    rated = [replace(pair(i), notes={"chosen_score": 4.5, "rejected_score": 4.5 - i}) for i in range(3)]
+    step = PreferenceStep(model, NoReward(model), Reward(margin=0.5))
+    gaps = torch.stack([r[0] - r[1] for r in (model.rewards([one.group]).detach() for one in rated)])
+    torch.testing.assert_close(step(rated).loss, -torch.nn.functional.logsigmoid(gaps - torch.tensor([0, 0.5, 1.0])))
+    assert [rating_gap(one) for one in (*rated, pair(1))] == [0.0, 1.0, 2.0, None]
+
+
+def test_margins_need_ratings(made: Path) -> None:
+    words = ("objective={kind: reward, margin: 0.1}", "train.steps=1")
+    with pytest.raises(UserError, match=r"no ratings"):
+        train(loaded(made, "unrated", *words), quiet=True)
+    generated = "source={kind: generated, data: {kind: povid, file: povid.json, images: povid/images}}"
+    with pytest.raises(UserError, match=r"source.kind: found generated, whose answers nobody rated, with objective"):
+        loaded(made, "unrated", *words, generated)
 
 
 def test_as_annotator_the_larger_reward_wins_with_the_picture_in_sight() -> None:

@@ -63,8 +63,8 @@ def objective(node: recipe.Objective) -> Objective:
             return preference.Rpo(beta, weight)
         case recipe.Mdpo(beta=beta, delta=delta, image_weight=image, anchor_weight=anchor):
             return preference.Mdpo(beta, delta, image, anchor)
-        case recipe.Reward(center=center):
-            return preference.Reward(center)
+        case recipe.Reward(center=center, margin=margin):
+            return preference.Reward(center, margin)
         case recipe.Sft():
             raise AssertionError("supervised fine-tuning compares nothing")
         case other:

@@ -19,6 +19,7 @@ from verisight.sources.generated import Averaged, Generated, Join, averaged, pai
 from verisight.sources.offline import Offline
 from verisight.sources.online import Online
 from verisight.sources.wrappers import Iterated, Mixed
+from verisight.train import preference
 from verisight.types import BadRow, Decoding, Pair, Source, UserError
 
 
@@ -44,7 +45,8 @@ def examples(
     """
     found = read(node.data, folder=rows_folder(one), key=f"{key}.data", quiet=quiet)
     if isinstance(node, recipe.Offline) and not isinstance(one.objective, recipe.Sft):
-        found = _comparable(found, single=key.endswith(".source") and _is_averaged(one, key))
+        rated = isinstance(one.objective, recipe.Reward) and one.objective.margin > 0
+        found = _comparable(found, single=key.endswith(".source") and _is_averaged(one, key), rated=rated)
     found = _shown(one, key, node, found)
     write_json(one.output / file_name("data", key, ".json"), {"pairs": len(found.pairs), "steps": found.trail})
     enforce_bad_fraction(
@@ -89,7 +91,7 @@ def held_out(one: recipe.Recipe, data: recipe.Data, *, num: int, quiet: bool = T
     """
     found = read(data, folder=rows_folder(one), key="diagnose.data", quiet=quiet)
     if not isinstance(one.objective, recipe.Sft):
-        found = _comparable(found, single=False)
+        found = _comparable(found, single=False, rated=False)
     enforce_bad_fraction(
         found.bad, num_rows=found.num_rows, max_bad_fraction=one.max_bad_fraction,
         log=one.output / "bad_rows.diagnose.jsonl",
@@ -105,8 +107,8 @@ def _is_averaged(one: recipe.Recipe, key: str) -> bool:
     return any(isinstance(node, recipe.Averaged) for node in above)
 
 
-def _comparable(found: Composed, *, single: bool) -> Composed:
-    """Pairs that have a rejected answer (`single`: and one turn); the others become bad rows."""
+def _comparable(found: Composed, *, single: bool, rated: bool) -> Composed:
+    """Pairs that have a rejected answer (`single`: and one turn; `rated`: and ratings); the others become bad rows."""
     kept, bad = [], list(found.bad)
     for number, pair in enumerate(found.pairs):
         where = pair.prompt.provenance
@@ -115,6 +117,9 @@ def _comparable(found: Composed, *, single: bool) -> Composed:
         elif single and pair.chosen.follow_up:
             detail = f"{where} has {1 + len(pair.chosen.follow_up) // 2} answers; a second rejected one is for one"
             bad.append(BadRow(where, number, "several turns", detail))
+        elif rated and preference.rating_gap(pair) is None:
+            detail = f"{where} has no ratings of its answers; accepted: rated data, or objective.margin 0"
+            bad.append(BadRow(where, number, "no ratings", detail))
         else:
             kept.append(number)
     pairs = found.pairs if len(kept) == len(found.pairs) else View(found.pairs, kept)

@@ -111,6 +111,10 @@ class Reward(Node):
     center: Annotated[
         NonNegative, about("weight of (r+ + r-)^2, which keeps rewards around 0 [Eisenstein et al. 2023: 0.01]")
     ] = 0.01
+    margin: Annotated[
+        NonNegative,
+        about("how far rewards have to be apart per point between the answers' ratings [Touvron et al. 2023]"),
+    ] = 0.0
 
 
 class Sft(Node):

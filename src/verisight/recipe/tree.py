@@ -174,6 +174,11 @@ def _reward_contradictions(recipe: Recipe) -> Iterator[str]:
                 f"{key}.kind: found {node.kind} with pairs of the model that trains and objective reward, whose model "
                 "answers nothing; accepted: offline, generated or averaged with when offline, mixed of such"
             )
+        elif recipe.objective.margin and not isinstance(node, Mixed | Offline):
+            yield (
+                f"{key}.kind: found {node.kind}, whose answers nobody rated, with objective.margin "
+                f"{recipe.objective.margin}; accepted: offline, or objective.margin 0"
+            )
     if recipe.evaluate:
         yield "evaluate: found benchmarks with objective reward, whose model answers nothing; accepted: empty"
     if recipe.diagnose is not None:

@@ -22,6 +22,7 @@ class Comparisons(NamedTuple):
     """Log-probs of chosen against rejected answers, (comparisons,): one row per (pair, rejected answer).
 
     In nats, reduced over an answer's tokens as the step was told; `chosen_logp_mean` always in nats per token.
+    `rating_gap`: points that the chosen answer was rated above the rejected one, where an objective asks for it.
     """
 
     chosen_logp: Tensor
@@ -30,6 +31,7 @@ class Comparisons(NamedTuple):
     rejected_ref_logp: Tensor
     chosen_logp_mean: Tensor
     spoiled: Spoiled | None = None
+    rating_gap: Tensor | None = None
 
     @property
     def chosen_logratio(self) -> Tensor:
@@ -77,15 +79,21 @@ class Dpo:
 class Reward:
     """The paper's eq. 1, on rewards in the place of log-probs: `objectives.policy_gradient.reward_preference`.
 
-    `center` weighs (r+ + r-)^2, which keeps rewards around 0: `objectives.policy_gradient.centering`.
+    `center` weighs (r+ + r-)^2, which keeps rewards around 0: `objectives.policy_gradient.centering`. `margin` is what
+    the difference of rewards has to be per point that the answers were rated apart (Touvron et al. 2023).
     """
 
     center: float = 0.0
+    margin: float = 0.0
 
     def __call__(self, comparisons: Comparisons) -> Tensor:
         """One value per comparison."""
         chosen, rejected = comparisons.chosen_logp, comparisons.rejected_logp
-        return reward_preference(chosen, rejected) + self.center * centering(chosen, rejected)
+        margin: Tensor | float = 0.0
+        if self.margin:
+            assert comparisons.rating_gap is not None, "the step reads ratings for this objective"
+            margin = self.margin * comparisons.rating_gap
+        return reward_preference(chosen, rejected, margin=margin) + self.center * centering(chosen, rejected)
 
 
 @dataclass(frozen=True, slots=True)

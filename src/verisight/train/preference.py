@@ -144,6 +144,13 @@ def rejected_pictures(pair: Pair) -> Prompt:
     return replace(pair.prompt, images=pair.rejected_images)
 
 
+def rating_gap(pair: Pair) -> float | None:
+    """Points that the chosen answer was rated above the rejected one, as readers of rated data note; None: unrated."""
+    chosen, rejected = (pair.notes.get(f"{side}_score") for side in ("chosen", "rejected"))
+    rated = isinstance(chosen, int | float) and isinstance(rejected, int | float)
+    return chosen - rejected if rated else None
+
+
 @dataclass(frozen=True, slots=True)
 class PreferenceStep:
     """Any objective against any reference, log-probs of tokens reduced in any way.
@@ -179,6 +186,10 @@ class PreferenceStep:
         scores, reference = self.policy.score(groups), self.reference.score(groups)
         places = layout(pairs, spoiled=self._contrast is not None)
         comparisons = compare(self.policy, pairs, places, scores=scores, reference=reference, reduction=self.reduction)
+        if isinstance(self.objective, Reward) and self.objective.margin:
+            gaps = [rating_gap(pair) for pair in pairs for _ in pair.rejected]
+            assert None not in gaps, "pairs without ratings are left out before"
+            comparisons = comparisons._replace(rating_gap=comparisons.chosen_logp.new_tensor(gaps))
         values = self.objective(comparisons)
         pair_of = torch.tensor(places.pair_of, device=values.device)
         weights = values.new_tensor([weight for pair in pairs for weight in pair.weights])
