@@ -217,8 +217,31 @@ def test_a_stop_string_of_blanks_stops(policy):
     encoder = policy.encoder
     stop = Stop(encoder.end_ids, strings=("\n",), text=encoder.text)
     ids = encoder.tokenizer("dog\n")["input_ids"]
-    assert stop.closes(ids)
-    assert not stop.closes(ids[:-1])
+    assert stop.closes(ids, Branch([], ""))
+    assert not stop.closes(ids[:-1], Branch([], ""))
+
+
+def test_a_stop_behind_a_number_and_allowed_line_breaks_do_not_end_a_sentence(policy):
+    encoder = policy.encoder
+    stop = Stop(encoder.end_ids, after=policy.sentence_ends, text=encoder.text, breaks=policy.line_breaks)
+
+    def ids(text):
+        return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def closed(text, given="", lines=None):
+        return stop.closes(ids(text), Branch(ids(given), "", lines))
+
+    assert closed("a dog.")
+    assert closed(".", given="a dog")
+    assert not closed("it is 3.")
+    assert not closed(".", given="it is 3")
+    assert closed("it is 3.5.5 big.")
+    assert closed("it is 3!")
+    assert not closed("a dog\n")
+    assert closed("a dog\n", lines=0)
+    assert not closed("a\ndog", lines=1)
+    assert closed("a\ndog\n", lines=1)
+    assert closed("\n", given="a\nb\n", lines=0)
 
 
 def test_batches_of_trees_are_of_like_length_and_fit(policy, monkeypatch):

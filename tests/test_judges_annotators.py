@@ -251,6 +251,9 @@ def test_what_the_oracle_does_not_know(world, tmp_path):
     (tmp_path / "scenes.json").write_bytes((world / "scenes.json").read_bytes())
     with pytest.raises(UserError, match="images: holds no picture"):
         KnownScenes(tmp_path / "scenes.json").find(picture(0))
+    misnamed = tmp_path / "999.png"
+    misnamed.write_bytes(png(scene("preference", 3)))
+    assert known.find(ImageRef(path=misnamed)).uid == scene("preference", 3).uid
     with pytest.raises(UserError, match="noise: found 2"):
         OracleAnnotator(world / "scenes.json", noise=2)
 
@@ -262,6 +265,13 @@ def test_what_the_oracle_does_not_know(world, tmp_path):
         (lambda entry: entry.update(kind="moon"), "the kind of place 'moon'"),
         (lambda entry: entry["objects"][0].update(cell="middle"), "in 'middle'"),
         (lambda entry: entry["objects"][0].update(name="camel"), "found 'camel'"),
+        (lambda entry: entry["objects"][0].update(name=["dog"]), r"found \['dog'\]"),
+        (lambda entry: entry.update(kind=["farm"]), r"the kind of place \['farm'\]"),
+        (lambda entry: entry.update(image_id=float("inf")), "entry 1: found image_id inf"),
+        (lambda entry: entry.update(image_id=3.7), "entry 1: found image_id 3.7; accepted: a whole number"),
+        (lambda entry: entry.update(image_id=True), "entry 1: found image_id True"),
+        (lambda entry: entry.update(image_id=-3), "entry 1: found image_id -3"),
+        (lambda entry: entry.update(image_id=scene("preference", 0).uid), "entry 1: found image_id .* again"),
     ],
 )
 def test_scenes_that_are_none(world, tmp_path, change, problem):

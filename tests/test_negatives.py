@@ -9,9 +9,9 @@ from tiny import CHOSEN, REJECTED, picture, prompt, tiny_policy
 from verisight.models.hiding import Sight
 from verisight.negatives.bdhs import Hallucinate
 from verisight.negatives.checks import Always, Dissimilar
-from verisight.negatives.guidance import Free, SentenceGuided, begin_sentences, split_sentences, swap_yes_no
+from verisight.negatives.guidance import Free, SentenceGuided, Written, begin_sentences, split_sentences, swap_yes_no
 from verisight.negatives.views import Clean, Masked
-from verisight.types import Decoding, Sampled
+from verisight.types import Decoding, Sampled, UserError
 
 PROMPTS = [prompt(i) for i in range(3)]
 REFERENCES = [CHOSEN, REJECTED, "Yes, there is a dog. Nothing there is big."]
@@ -187,6 +187,35 @@ def test_free_writing_is_never_called_guided(scripted):
     )[0].guided is False  # fmt: skip
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_what_was_not_written_is_tried_again_and_never_kept(scripted, rounds):
+    """A row given up by its writer has nothing to compare, whatever the check says of the empty text."""
+
+    class GivesUp:
+        kind = "gives_up"
+
+        def write(self, policy, prompts, references, **options):
+            return [Written("", (), {"problem": "a refusal"})] * len(prompts)
+
+    method = Hallucinate(view=Clean(), guidance=GivesUp(), check=Always(), rounds=rounds)
+    made = method(scripted, PROMPTS, REFERENCES, seed=0)
+    assert [one.round for one in made] == [rounds] * 3
+    assert ["problem" in one.notes for one in made] == [rounds == 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: algorithm1(Always(), rounds=0), "rounds: found 0"),
+        (lambda: algorithm1(Always())(None, PROMPTS, REFERENCES, seed=-1), "seed: found -1"),
+        *((lambda p=p: SentenceGuided(yes_no_swap=p), "yes_no_swap: found") for p in (2, -1, float("nan"))),
+    ],
+)
+def test_settings_out_of_range_are_told(make, problem):
+    with pytest.raises(UserError, match=problem):
+        make()
+
+
 class Angles:
     """Encodes "a" as the unit vector at a degrees."""
 
@@ -200,6 +229,19 @@ def test_dissimilar_compares_row_by_row():
     kept, similarity = Dissimilar(Angles(), eps=0.97).keep(["0", "90", "30"], ["0", "30", "32"])
     assert similarity == pytest.approx([1, 0.5, np.cos(np.radians(2))])
     assert kept.tolist() == [False, True, False]
+
+
+class Lengths:
+    """Encodes every text as (x, 0) with x the number it is."""
+
+    def encode(self, texts, *, normalize_embeddings, show_progress_bar):
+        return np.array([[float(text), 0.0] for text in texts])
+
+
+def test_similarities_count_to_six_digits():
+    kept, similarity = Dissimilar(Lengths(), eps=0.5).keep(["1", "1"], ["0.4999999", "0.499999"])
+    assert similarity.tolist() == [0.5, 0.499999]
+    assert kept.tolist() == [False, True]
 
 
 def test_the_threshold_of_dissimilar_is_strict():

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from verisight.negatives import encoders
 from verisight.negatives.checks import Dissimilar
@@ -108,6 +109,22 @@ def test_what_does_not_open_names_the_alternatives(name, problem, monkeypatch, t
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(UserError, match=r"does not open as a sentence-transformers model"):
         open_encoder(str(tmp_path))
+
+
+def test_a_bare_encoder_gets_no_pooling_of_ours(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(tmp_path)
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"does not open as a sentence-transformers model .*no modules\.json"):
+        open_encoder(str(tmp_path))
+
+
+def test_a_model_of_half_precision_is_opened_in_float32(tmp_path):
+    open_encoder(FOLDER).model.half().save(str(tmp_path))
+    opened = open_encoder(str(tmp_path))
+    assert {str(weights.dtype) for weights in opened.model.parameters()} == {"torch.float32"}
 
 
 def test_thresholds_belong_to_encoders():

@@ -133,6 +133,14 @@ def test_answers_that_are_no_refusals(text):
         ("Yes.", "No.", ""),
         ("3", "4", ""),
         ("3.5 m", "35 m", ""),
+        ("-5 degrees", "5 degrees", ""),
+        ("50%", "50", ""),
+        ("It is 1/2 full.", "It is 1-2 full.", ""),
+        ("The sign says C#.", "The sign says C.", ""),
+        ("It costs 1,000.", "It costs 1.000.", ""),
+        ("At 3:30", "At 3.30", ""),
+        ("# Dogs: 3, 4", "Dogs 3 4.", "nothing is changed"),
+        ("A 1. B", "a 1 b", "nothing is changed"),
         ("\N{MINUS SIGN}5 degrees", "5 degrees", ""),
         ("一只狗。", "一只猫。", ""),
         ("A \N{DOG FACE}!", "A \N{CAT FACE}!", ""),
@@ -179,3 +187,15 @@ def test_no_text_breaks_out_of_its_quotes(question, reference, before):
 def test_requests_that_are_not_ours_are_not_read():
     for text in ("", "Describe the picture.", "Your turn.", "Your turn.\nQuestion:\n| a", "Question:\nTrue answer:"):
         assert read_request(text) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "bare"),
+    [
+        ('"The sign says Exit."', "The sign says Exit."),
+        ('"Exit" and "Push"', '"Exit" and "Push"'),
+        ("\N{LEFT DOUBLE QUOTATION MARK}A dog.\N{RIGHT DOUBLE QUOTATION MARK}", "A dog."),
+    ],
+)
+def test_quotes_around_the_whole_answer_only_are_taken_off(said, bare):
+    assert read_reply(written(said), 'It says "Exit" and "Pull".').text == bare

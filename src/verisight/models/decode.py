@@ -7,6 +7,7 @@ from its own random stream, so an answer depends on its seed and prompt, never o
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,19 @@ from verisight.types import Decoding
 
 CACHE_BYTES = 8 << 30  # of keys and values in one batch
 _TRUNK, _VEILED, _PAD = -1, -2, -3  # owners of keys that are no branch's
+_NUMBER, _NUMBER_TOKENS = re.compile(r"\d\.$"), 2  # its last digit may be the last of the given tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One answer to be continued: its given ids, and the name of its random stream (together with the seed)."""
+    """One answer to be continued: its given ids, and the name of its random stream (together with the seed).
+
+    `lines`: line breaks that may be drawn; one more ends it. None: as many as come.
+    """
 
     ids: Sequence[int]
     key: str
+    lines: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class Tree:
 class Stop:
     """When an answer ends: at one of `ends` (not part of it), after one of `after` (part of it), or at a string.
 
-    `never` are ids that are not drawn. `text` turns ids into text, blanks at its ends included.
+    One of `after` does not end it while the text ends with a number and a full stop: "3." may become "3.5".
+    `breaks` hold a line break. `never` are ids that are not drawn. `text` turns ids into text, blanks at its ends
+    included.
     """
 
     ends: frozenset[int]
@@ -65,10 +73,13 @@ class Stop:
     after: frozenset[int] = frozenset()
     strings: tuple[str, ...] = ()
     text: Callable[[Sequence[int]], str] = str
+    breaks: frozenset[int] = frozenset()
 
-    def closes(self, ids: Sequence[int]) -> bool:
-        """Whether an answer is complete with the last of `ids`."""
-        if ids[-1] in self.after:
+    def closes(self, ids: Sequence[int], branch: Branch) -> bool:
+        """Whether a branch is complete with the last of its new `ids`."""
+        if ids[-1] in self.after and not _NUMBER.search(self.text([*branch.ids[-_NUMBER_TOKENS:], *ids])):
+            return True
+        if branch.lines is not None and sum(token in self.breaks for token in ids) > branch.lines:
             return True
         return bool(self.strings) and any(string in self.text(ids) for string in self.strings)
 
@@ -77,11 +88,12 @@ class Stop:
 class _Growing:
     """A branch while it grows. `pending` are ids not read yet, `split` is how much of the trunk it sees.
 
-    The trunk's own late part grows once in the same way, from `split` on.
+    The trunk's own late part grows once in the same way, from `split` on; its `branch` is empty.
     """
 
     row: int
     owner: int
+    branch: Branch
     split: int
     pending: list[int]
     position: int
@@ -149,7 +161,7 @@ def decode(network: Network, trees: Sequence[Tree], *, decoding: Decoding, seed:
             else:
                 branch.new.append(token)
                 branch.pending = [token]
-                branch.open = not stop.closes(branch.new)
+                branch.open = not stop.closes(branch.new, branch.branch)
     drawn = iter(growing)
     return [[Grown(one.new, one.open, one.end) for one in (next(drawn) for _ in tree.branches)] for tree in trees]
 
@@ -175,7 +187,7 @@ def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_G
     cache = network.read(planted, positions, use_cache=True).past_key_values
     keys = _Keys(trees, [len(trunk) for trunk in trunks], device=network.device)
     behind = [
-        _Growing(row, _TRUNK, len(tree.ids), tree.shared, tree.first, new=[], sighted=False)
+        _Growing(row, _TRUNK, Branch([], ""), len(tree.ids), tree.shared, tree.first, new=[], sighted=False)
         for row, tree in enumerate(trees)
         if late[row] and tree.shared
     ]
@@ -195,7 +207,7 @@ def _shoots(row: int, tree: Tree) -> Iterator[_Growing]:
             start = (len(tree.ids) + common, list(branch.ids[common:]), tree.first + common)
         else:
             start = (len(tree.ids) - 1, [int(tree.ids[-1])], int(tree.positions[:, -1].max()))
-        yield _Growing(row, owner, *start, new=[], sighted=not branch.ids)
+        yield _Growing(row, owner, branch, *start, new=[], sighted=not branch.ids)
 
 
 def _drop_finished_rows(cache: Any, keys: _Keys, growing: Sequence[_Growing]) -> None:

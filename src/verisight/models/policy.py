@@ -135,19 +135,23 @@ class Policy:
         sights: Sequence[Sight] | None = None, batch_size: int = 64,
     ) -> list[list[Sampled]]:  # fmt: skip
         """`num` answers to every prompt, which is read once. At most `batch_size` answers are drawn at a time."""
-        prefixes: list[list[list[int]]] = [[[] for _ in range(num)] for _ in prompts]
-        return self._draw(prompts, prefixes, decoding, seed, sights, batch_size, after=frozenset())
+        branches = [_branches(prompt, [()] * num) for prompt in prompts]
+        return self._draw(prompts, branches, decoding, seed, sights, batch_size, after=frozenset())
 
     def branch(
         self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], *, decoding: Decoding,
-        seed: int, sights: Sequence[Sight] | None = None, batch_size: int = 64,
+        seed: int, lines: Sequence[Sequence[int]] | None = None, sights: Sequence[Sight] | None = None,
+        batch_size: int = 64,
     ) -> list[list[Sampled]]:  # fmt: skip
         """Continue given answer beginnings (token ids) of every prompt to the end of their sentence.
 
-        A sentence ends after the first token that holds a full stop, exclamation or question mark, or at the end
-        token. Prompt and what the beginnings share are read once.
+        A sentence ends after the first token that holds a full stop (that of "3." is read over: it may be "3.5"),
+        exclamation or question mark, or at the end token. `lines`: how many line breaks it may hold; one more ends it,
+        too. Prompt and what the beginnings share are read once.
         """
-        return self._draw(prompts, prefixes, decoding, seed, sights, batch_size, after=self.sentence_ends)
+        counts = lines if lines is not None else [None] * len(prompts)
+        branches = [_branches(*one) for one in zip(prompts, prefixes, counts, strict=True)]
+        return self._draw(prompts, branches, decoding, seed, sights, batch_size, after=self.sentence_ends)
 
     def forced(
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, decoding: Decoding, seed: int,
@@ -161,9 +165,10 @@ class Policy:
         true = [self.encoder.text_tokens(prompt, text)[0] for prompt, text in zip(prompts, answers, strict=True)]
         stop, drawn = Stop(self.encoder.end_ids, self._never_drawn), []
         for start in range(0, len(prompts), batch_size):
-            pieces = [(p, 0, beginnings(true[p])) for p in range(len(prompts))[start : start + batch_size]]
+            some = range(len(prompts))[start : start + batch_size]
+            pieces = [(p, _branches(prompts[p], beginnings(true[p]))) for p in some]
             trees = self._plant(pieces, prompts, sights)
-            for (p, *_), tree in zip(pieces, trees, strict=True):
+            for (p, _), tree in zip(pieces, trees, strict=True):
                 self._check_length(prompts[p], len(tree.ids) + len(true[p]))
             with self._mixed_precision():
                 drawn += draw_forced(self.network, trees, decoding=decoding, seed=seed, stop=stop)
@@ -171,8 +176,13 @@ class Policy:
 
     @cached_property
     def sentence_ends(self) -> frozenset[int]:
-        """Vocabulary ids that close a sentence. By the letter of algorithm 1 that of a "Mr." or "3." does, too."""
+        """Vocabulary ids that close a sentence. By the letter of algorithm 1 that of a "Mr." does, too."""
         return self.encoder.ids_containing(".!?。！？｡")  # noqa: RUF001
+
+    @cached_property
+    def line_breaks(self) -> frozenset[int]:
+        """Vocabulary ids that hold a line break."""
+        return self.encoder.ids_containing("\n\r")
 
     @cached_property
     def _never_drawn(self) -> list[int]:
@@ -231,38 +241,37 @@ class Policy:
                 layer.training = False
 
     def _draw(
-        self, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[Sequence[int]]], decoding: Decoding, seed: int,
+        self, prompts: Sequence[Prompt], branches: Sequence[Sequence[Branch]], decoding: Decoding, seed: int,
         sights: Sequence[Sight] | None, batch_size: int, after: frozenset[int],
     ) -> list[list[Sampled]]:  # fmt: skip
-        stop = Stop(self.encoder.end_ids, self._never_drawn, after, decoding.stop, self.encoder.text)
+        breaks = self.line_breaks if after else frozenset[int]()
+        stop = Stop(self.encoder.end_ids, self._never_drawn, after, decoding.stop, self.encoder.text, breaks)
         pieces = [
-            (p, start, prefixes[p][start : start + batch_size])
+            (p, branches[p][start : start + batch_size])
             for p in range(len(prompts))
-            for start in range(0, len(prefixes[p]), batch_size)
+            for start in range(0, len(branches[p]), batch_size)
         ]
         rows_of: list[list[Sampled]] = [[] for _ in prompts]
-        for chunk in chunks(pieces, [len(some) for *_, some in pieces], batch_size):
+        for chunk in chunks(pieces, [len(some) for _, some in pieces], batch_size):
             trees = self._plant(chunk, prompts, sights)
             drawn: dict[int, list[Grown]] = {}
             for members in batches(self.network, trees, max_new_tokens=decoding.max_new_tokens):
                 with self._mixed_precision():
                     some = decode(self.network, [trees[i] for i in members], decoding=decoding, seed=seed, stop=stop)
                 drawn |= zip(members, some, strict=True)
-            for i, (p, *_) in enumerate(chunk):
+            for i, (p, _) in enumerate(chunk):
                 rows_of[p] += [self._sampled(one, decoding.stop) for one in drawn[i]]
         return rows_of
 
     def _plant(
-        self, pieces: Sequence[tuple[int, int, Sequence[Sequence[int]]]], prompts: Sequence[Prompt],
-        sights: Sequence[Sight] | None,
-    ) -> list[Tree]:  # fmt: skip
-        """Pieces (prompt, number of the first answer, beginnings) as trees."""
-        looks = self._look([prompts[p] for p, *_ in pieces])
+        self, pieces: Sequence[tuple[int, Sequence[Branch]]], prompts: Sequence[Prompt], sights: Sequence[Sight] | None
+    ) -> list[Tree]:
+        """Pieces (prompt, its answers) as trees."""
+        looks = self._look([prompts[p] for p, _ in pieces])
         with torch.inference_mode(), self._mixed_precision():
             features = self.vision.project(self.core, looks)
         trees = []
-        for (p, start, begun), look, one in zip(pieces, looks, features, strict=True):
-            branches = [Branch(given, f"{prompts[p].uid}/{start + k}") for k, given in enumerate(begun)]
+        for (p, branches), look, one in zip(pieces, looks, features, strict=True):
             sight = sights[p] if sights is not None else Sight()
             trees.append(plant(self.network, look, one, sight=sight, branches=branches))
         return trees
@@ -271,3 +280,11 @@ class Policy:
         text = self.encoder.text(grown.ids)
         end = min((text.index(string) for string in strings if string in text), default=len(text))
         return Sampled(text[:end].strip(), tuple(grown.ids), grown.truncated, grown.end)
+
+
+def _branches(
+    prompt: Prompt, prefixes: Sequence[Sequence[int]], lines: Sequence[int | None] | None = None
+) -> list[Branch]:
+    """A prompt's answers from their given beginnings, named by their number."""
+    counts = lines or [None] * len(prefixes)
+    return [Branch(ids, f"{prompt.uid}/{k}", num) for k, (ids, num) in enumerate(zip(prefixes, counts, strict=True))]

@@ -14,7 +14,7 @@ from verisight.models.policy import Policy
 from verisight.negatives.checks import Check
 from verisight.negatives.guidance import Free, Guidance, Written
 from verisight.negatives.views import Seen, View
-from verisight.types import Decoding, Prompt
+from verisight.types import Decoding, Prompt, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ class Hallucinate:
 
     Every round takes a new view and new cuts for the answers still too similar. With more than one round, the last
     one writes with `free` (samples the whole answer) and keeps it whatever its similarity (algorithm 1, step 3).
+
+    Raises:
+        UserError: fewer than one round; when called, a seed below 0.
     """
 
     view: View
@@ -55,10 +58,16 @@ class Hallucinate:
     decoding: Decoding = Decoding(temperature=1.0)
     free: Guidance = Free()
 
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UserError(f"rounds: found {self.rounds}; accepted: 1 or more")
+
     def __call__(
         self, policy: Policy, prompts: Sequence[Prompt], references: Sequence[str], *, seed: int
     ) -> list[Negative]:
         """Negatives in the prompts' order. A row's answer depends on seed, policy and prompt, not on its batch."""
+        if seed < 0:
+            raise UserError(f"seed: found {seed}; accepted: 0 or more")
         made: dict[int, Negative] = {}
         for round_ in range(1, self.rounds + 1):
             left = [i for i in range(len(prompts)) if i not in made]

@@ -45,14 +45,18 @@ def open_encoder(name: str, *, batch_size: int = 32) -> SentenceEncoder:
     """The encoder called `name`: a folder, a hub id, or "all-MiniLM-L6-v2", which its PyPI package holds.
 
     Raises:
-        UserError: there is no such folder, package or model within reach, or it is not a sentence-transformers model.
+        UserError: there is no such folder, package or model within reach, or it is not a sentence-transformers model
+            (without modules.json it would get a pooling that nobody trained).
     """
     folder = _packaged() if name == MINILM else name
     if not Path(folder).is_dir() and not _HUB_ID.fullmatch(name):
         raise UserError(f"encoder: {name!r} is no folder and no hub id; {_accepted()}")
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import is_sentence_transformer_model
 
     try:
+        if not is_sentence_transformer_model(folder):
+            raise FileNotFoundError("it has no modules.json")
         model = SentenceTransformer(folder, device="cpu").float().eval()
     except Exception as error:  # sentence-transformers raises whatever its backends raise
         where = "does not open as a sentence-transformers model" if Path(folder).is_dir() else "is out of reach"

@@ -11,7 +11,7 @@ import numpy as np
 
 from verisight.models.hiding import Sight
 from verisight.models.policy import Policy
-from verisight.negatives.sentences import split_sentences
+from verisight.negatives.sentences import length_of_marker, split_sentences
 from verisight.types import Decoding, Prompt, Sampled, UserError
 
 _YES_NO = re.compile(r"^\s*(Yes|yes|No|no)\b")
@@ -22,6 +22,7 @@ _COUNTERPART = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
 class Written:
     """A written answer. `spans`: half-open character spans that the policy wrote, sorted; the rest is the reference's.
 
+    A yes or no that was swapped for its counterpart is in no span: the policy did not write it.
     `notes` are JSON values: `cuts` (tokens kept of each sentence), `truncated` (a piece met its token limit).
     """
 
@@ -59,13 +60,15 @@ class Beginning:
     """The kept part of one sentence: token ids from the answer's start, and where in them the sentence begins.
 
     `gap` is the text between the previous sentence and this one (a blank, a new paragraph, nothing). The sentence's
-    first token may hold the stop before it as well, where no blank is between: `num_before` characters of it.
+    first token may hold the stop before it as well, where no blank is between: `num_before` characters of it. `lines`
+    are the line breaks in what was cut off.
     """
 
     ids: tuple[int, ...]
     sentence_start: int
     gap: str
     num_before: int = 0
+    lines: int = 0
 
 
 def begin_sentences(
@@ -74,30 +77,46 @@ def begin_sentences(
     """Cut every sentence of the reference at a random token, behind the true previous sentences (the paper's eq. 7).
 
     A sentence that begins with yes/no is swapped first, with probability `yes_no_swap`. At least one token of each
-    sentence is kept and, where it has two, at least one is left to be written.
+    sentence is kept, of an item of a list all of its marker ("1."), and, where there is another, at least one is left
+    to be written.
     """
     beginnings, previous_end = [], 0
     for first, end in split_sentences(reference):
         sentence = reference[first:end]
         swapped = swap_yes_no(sentence)
-        told = swapped if swapped != sentence and rng.random() < yes_no_swap else sentence
-        ids, spans = policy.encoder.text_tokens(prompt, reference[:first] + told)
+        told = reference[:first] + (swapped if swapped != sentence and rng.random() < yes_no_swap else sentence)
+        ids, spans = policy.encoder.text_tokens(prompt, told)
         start = next((i for i, (_, right) in enumerate(spans) if right > first), None)
         if start is None:
             raise UserError(f"row {prompt.uid}: {sentence!r} has no tokens in this model; accepted: text that has")
-        cut = start + int(rng.integers(1, max(2, len(ids) - start)))
+        marked = first + length_of_marker(sentence)
+        least = max(start + 1, next((i for i, (_, right) in enumerate(spans) if right > marked), len(ids)))
+        cut = int(rng.integers(least, max(least + 1, len(ids))))
+        lines = len(told[spans[cut - 1][1] :].splitlines()) - 1
         num_before = len(reference[spans[start][0] : first].lstrip())
-        beginnings.append(Beginning(tuple(ids[:cut]), start, reference[previous_end:first], num_before))
+        gap = reference[previous_end:first]
+        beginnings.append(Beginning(tuple(ids[:cut]), start, gap, num_before, max(0, lines)))
         previous_end = end
     return beginnings
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceGuided:
-    """Every sentence keeps its random beginning and the policy finishes it, each on its own (algorithm 1, step 4)."""
+    """Every sentence keeps its random beginning and the policy finishes it, each on its own (algorithm 1, step 4).
+
+    Where what was written is more than the sentence by the rules that split the reference, the rest is dropped: a
+    policy that would write the reference itself gives it back.
+
+    Raises:
+        UserError: `yes_no_swap` is no probability.
+    """
 
     yes_no_swap: float = 0.5
     max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.yes_no_swap <= 1:
+            raise UserError(f"yes_no_swap: found {self.yes_no_swap}; accepted: a probability, 0 to 1")
 
     @property
     def kind(self) -> str:
@@ -118,25 +137,36 @@ class SentenceGuided:
             [[beginning.ids for beginning in sentences] for sentences in begun],
             decoding=replace(decoding, max_new_tokens=self.max_new_tokens),
             seed=seed,
+            lines=[[beginning.lines for beginning in sentences] for sentences in begun],
             sights=sights,
         )
-        return [_joined(policy, sentences, row) for sentences, row in zip(begun, finished, strict=True)]
+        return [_joined(policy, sentences, row, decoding.stop) for sentences, row in zip(begun, finished, strict=True)]
 
 
-def _joined(policy: Policy, sentences: Sequence[Beginning], finished: Sequence[Sampled]) -> Written:
+def _joined(
+    policy: Policy, sentences: Sequence[Beginning], finished: Sequence[Sampled], stops: Sequence[str]
+) -> Written:
     """Sentences as they stand in the reference, each with its own end."""
-    text, spans = "", []
+    text, spans, truncated = "", [], False
     for beginning, drawn in zip(sentences, finished, strict=True):
         own = beginning.ids[beginning.sentence_start :]
         kept, whole = (policy.encoder.decode([*own, *new])[beginning.num_before :] for new in ((), drawn.token_ids))
+        given = num_common(kept, whole)  # less than `kept` where a letter is of two tokens
+        end = _end(whole, given, stops)
+        truncated |= drawn.truncated and end == len(whole)
         text += beginning.gap
-        start = len(text) + num_common(kept, whole)
-        text += whole
+        start = len(text) + given
+        text += whole[:end]
         if start < len(text):
             spans.append((start, len(text)))
     cuts = [len(beginning.ids) - beginning.sentence_start for beginning in sentences]
-    truncated = any(drawn.truncated for drawn in finished)
     return Written(text, tuple(spans), {"cuts": cuts, "truncated": truncated})
+
+
+def _end(text: str, given: int, stops: Sequence[str]) -> int:
+    """Where the sentence that goes on behind the first `given` characters ends, or a stop string begins in it."""
+    end = next((right for _, right in split_sentences(text) if right >= given), len(text))
+    return min([end, *(text.index(stop, given) for stop in stops if stop in text[given:])])
 
 
 def num_common(one: str, two: str) -> int:

@@ -18,6 +18,7 @@ from verisight.negatives.rewrite_prompt import EXAMPLES, Example, ask, check, ou
 from verisight.types import Chat, Decoding, Prompt, Reply, Request, UserError
 
 _RATIO, _SLACK = 2.0, 40  # a changed answer is at most twice as long and 40 characters more; shorter likewise
+_TELLING = re.compile(r"%|(?<=\w)#|[-#/.,:](?=\d)")  # 50%, C#, -5, 1/2, 3.5: no mere punctuation
 _PHRASE = 8  # so many words in a row are no accident
 _HINT = re.compile(
     r"\b(?:original|true|correct|reference|changed|modified|altered|wrong|incorrect|false|corrupted) "
@@ -133,9 +134,9 @@ class Rewrite:
 def fault(text: str, reference: str) -> str:
     """Why a text cannot stand beside its reference as a wrong answer, "" if nothing speaks against it.
 
-    Found are: nothing changed but case, blanks and punctuation; a length of more than twice the reference's and 40
-    characters more, or less than half of it and 40 fewer; a refusal, and words that tell of a change ("the original
-    answer", "Note:"), where the reference has none.
+    Found are: nothing changed but case, blanks and punctuation (that of numbers counts); a length of more than twice
+    the reference's and 40 characters more, or less than half of it and 40 fewer; a refusal, and words that tell of a
+    change ("the original answer", "Note:"), where the reference has none.
     """
     if refuses(text) and not refuses(reference):
         return "a refusal"
@@ -149,9 +150,12 @@ def fault(text: str, reference: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Letters, numbers and symbols of a text, split where anything else stands, in one case."""
+    """Letters, numbers with their signs, and symbols of a text, split where anything else stands, in one case."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char if unicodedata.category(char)[0] in "LMNS" else " " for char in plain).split()
+    telling = {found.start() for found in _TELLING.finditer(plain)}
+    return "".join(
+        char if at in telling or unicodedata.category(char)[0] in "LMNS" else " " for at, char in enumerate(plain)
+    ).split()
 
 
 def _phrases(*texts: str) -> set[tuple[str, ...]]:

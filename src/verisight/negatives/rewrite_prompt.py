@@ -209,7 +209,8 @@ def _undressed(text: str, reference: str) -> str:
     if (fenced := _FENCE.fullmatch(text.strip())) and "```" not in reference:
         text = fenced["inside"]
     text = text.strip()
-    if len(text) > 1 and (text[0], text[-1]) in _QUOTES and text[0] != reference.lstrip()[:1]:
+    quoted = len(text) > 1 and (text[0], text[-1]) in _QUOTES and not set(text[1:-1]) & {text[0], text[-1]}
+    if quoted and text[0] != reference.lstrip()[:1]:
         text = text[1:-1].strip()
     return text
 

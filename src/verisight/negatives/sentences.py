@@ -34,14 +34,19 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
+def length_of_marker(sentence: str) -> int:
+    """Characters of the mark that an item of a list or a heading begins with, and the blanks behind it; 0 of others."""
+    marker = _MARKER.match(sentence)
+    return marker.end() if marker else 0
+
+
 def _beginnings(text: str) -> Iterator[int]:
     """Where a sentence, or the blanks before it, may begin."""
     start = 0
     for block in _blocks(text):
         yield start
         yield from (start + stop.start() for stop in _BEFORE_NUMBER.finditer(block))
-        marker = _MARKER.match(block)
-        at = start + (marker.end() if marker else 0)
+        at = start + length_of_marker(block)
         start += len(block)
         for piece in segment("en", text[at:start]):
             at += len(piece)

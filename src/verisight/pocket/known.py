@@ -43,6 +43,8 @@ class KnownScenes:
         self._names: dict[int, str] = {}
         for at, entry in enumerate(entries):
             one = _scene(entry, f"{file}: entry {at}")
+            if one.uid in self._scenes:
+                raise UserError(f"{file}: entry {at}: found image_id {one.uid} again; accepted: each scene once")
             self._scenes[one.uid] = one
             self._names[one.uid] = str(entry.get("file_name", ""))
 
@@ -105,15 +107,17 @@ def task_of(prompt: Prompt, scenes: KnownScenes) -> Task:
 
 def _scene(entry: Any, where: str) -> Scene:
     try:
-        kind, uid = entry["kind"], int(entry["image_id"])
+        kind, uid = entry["kind"], entry["image_id"]
         told = [(item["name"], item["cell"]) for item in entry["objects"]]
     except (KeyError, TypeError, ValueError) as error:
         keys = "image_id, kind, objects[].name, objects[].cell"
         raise UserError(f"{where}: is incomplete ({error!r}); needed are {keys}") from error
-    if kind not in KINDS:
+    if type(uid) is not int or uid < 0:
+        raise UserError(f"{where}: found image_id {uid!r}; accepted: a whole number, 0 or more")
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: found the kind of place {kind!r}; accepted: {', '.join(KINDS)}")
     for name, cell in told:
-        if name not in OBJECTS or cell not in CELLS:
+        if not isinstance(name, str) or name not in OBJECTS or cell not in CELLS:
             raise UserError(f"{where}: found {name!r} in {cell!r}; accepted: objects and cells of the pocket world")
     placed = sorted((CELLS.index(cell), name) for name, cell in told)
     return Scene(uid, kind, tuple(Placed(name, cell, CELL_SIZE, 0, 0) for cell, name in placed), 0)

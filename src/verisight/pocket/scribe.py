@@ -25,6 +25,8 @@ class Scribe:
     def __init__(self, scenes: Path | KnownScenes, *, noise: float = 0.0, seed: int = 0) -> None:
         if not 0 <= noise <= 1:
             raise UserError(f"noise: found {noise}; accepted: 0 to 1")
+        if seed < 0:
+            raise UserError(f"seed: found {seed}; accepted: 0 or more")
         self._scenes = scenes if isinstance(scenes, KnownScenes) else KnownScenes(scenes)
         self._noise, self._seed = noise, seed
 
