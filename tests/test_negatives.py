@@ -208,7 +208,9 @@ def test_what_was_not_written_is_tried_again_and_never_kept(scripted, rounds):
     [
         (lambda: algorithm1(Always(), rounds=0), "rounds: found 0"),
         (lambda: algorithm1(Always())(None, PROMPTS, REFERENCES, seed=-1), "seed: found -1"),
-        *((lambda p=p: SentenceGuided(yes_no_swap=p), "yes_no_swap: found") for p in (2, -1, float("nan"))),
+        (lambda: SentenceGuided(yes_no_swap=2), "yes_no_swap: found 2"),
+        (lambda: SentenceGuided(yes_no_swap=-1), "yes_no_swap: found -1"),
+        (lambda: SentenceGuided(yes_no_swap=float("nan")), "yes_no_swap: found nan"),
     ],
 )
 def test_settings_out_of_range_are_told(make, problem):

@@ -55,9 +55,9 @@ def open_encoder(name: str, *, batch_size: int = 32) -> SentenceEncoder:
     from sentence_transformers.util import is_sentence_transformer_model
 
     try:
+        model = SentenceTransformer(folder, device="cpu").float().eval()
         if not is_sentence_transformer_model(folder):
             raise FileNotFoundError("it has no modules.json")
-        model = SentenceTransformer(folder, device="cpu").float().eval()
     except Exception as error:  # sentence-transformers raises whatever its backends raise
         where = "does not open as a sentence-transformers model" if Path(folder).is_dir() else "is out of reach"
         raise UserError(f"encoder: {name!r} {where} ({type(error).__name__}: {error}); {_accepted()}") from error
