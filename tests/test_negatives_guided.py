@@ -112,8 +112,11 @@ def test_what_goes_beyond_the_sentence_or_a_stop_string_is_dropped(said, stop, l
         assert made.text[first:end].strip() == left.strip()
 
 
-def test_nothing_written_is_no_span():
-    assert guided(Says(tiny_policy().encoder, ""), "There is a dog.", seed=0).spans == ()
+@pytest.mark.parametrize("said", ["", "\n- a cow", "\n\nA cow."])
+def test_nothing_written_is_no_span(said):
+    made = guided(Says(tiny_policy().encoder, said), "There is a dog.", seed=0)
+    assert "There is a dog.".startswith(made.text)
+    assert made.spans == ()
 
 
 def test_a_letter_cut_in_two_is_written_by_the_policy():
