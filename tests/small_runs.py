@@ -45,7 +45,10 @@ def placed(made: Path, override: str) -> str:
 
 
 def rows_of(folder: Path) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "seconds_of")}
+        for row in read_jsonl(folder / "metrics.jsonl")
+    ]
 
 
 def mixed(p: float, *others: str) -> str:

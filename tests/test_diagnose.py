@@ -8,6 +8,7 @@ import torch
 
 from tiny import CHOSEN, REJECTED, pair, picture, prompt, tiny_policy
 from verisight.data.files import read_jsonl
+from verisight.models.decode import Branch
 from verisight.models.reference import Reference
 from verisight.models.tuning import LoraSettings
 from verisight.sources.offline import Offline
@@ -179,7 +180,7 @@ def test_swaps_that_cannot_be_are_left_out():
 
 def next_token(policy, one):
     """(ids,) log-probs of an answer's first token."""
-    tree = policy._plant([(0, 0, [[]])], [one.prompt], None)[0]
+    tree = policy._plant([(0, [Branch([], "")])], [one.prompt], None)[0]
     embedded = policy.network.embed(tree.ids[None], [tree.features])
     hidden = policy.network.read(embedded, tree.positions[:, None], use_cache=False).last_hidden_state
     return policy.network.logits(hidden[0, -1:])[0].log_softmax(0).double()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from small_runs import loaded, write_small
 from tiny import pair
-from verisight import cli
+from verisight import cli, recipe
 from verisight.data.files import read_json, read_jsonl
 from verisight.data.records import write_pairs
 from verisight.evaluate.stats import summarise
 from verisight.models.reward import new_head, with_head
-from verisight.study.rewarding import Bin, calibration, calibration_error, check, measures, read_checks
+from verisight.study.rewarding import check, measures, read_checks
 from verisight.study.run import train
 from zoo import tiny
 
@@ -34,16 +34,6 @@ def test_metrics_by_hand() -> None:
     assert list(found) == ["accuracy", "accuracy_no_image", "accuracy_swapped", "image_gain"]
 
 
-def test_calibration_by_hand() -> None:
-    sure = math.log(9)  # sigmoid: 0.9
-    bins = calibration([*[0.0] * 10, *[sure] * 8, *[-sure] * 2])
-    assert [one.num for one in bins] == [2] * 10
-    assert [one.confidence for one in bins] == [0.5] * 5 + [pytest.approx(0.9)] * 5
-    assert sum(one.accuracy for one in bins[5:]) == pytest.approx(4)
-    assert calibration_error([Bin(0.9, 0.8, 3), Bin(0.5, 0.9, 1)]) == pytest.approx(0.175)
-    assert len(calibration([1.0, -2.0])) == 2
-
-
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_blind_model_gains_nothing_from_pictures(sees: bool) -> None:
     policy = tiny("llava")
@@ -57,6 +47,19 @@ def test_a_blind_model_gains_nothing_from_pictures(sees: bool) -> None:
     if not sees:
         assert found.metrics["image_gain"]["value"] == 0
     assert found.metrics["accuracy"]["num"] == 24
+
+
+def test_the_recipes_hold_out_the_same_pictures() -> None:
+    """All split the same pairs the same way, and only then keep their own: no picture is on both sides of any two."""
+    files = sorted((Path(__file__).parent.parent / "recipes" / "pocket" / "reward").glob("*.yaml"))
+    sources = [recipe.load(file).source for file in files]
+    datas = [source.data for source in sources if isinstance(source, recipe.Offline)]
+    assert len(datas) == len(files)
+    shared = [one.model_copy(update={"then": one.then[:1]}) for one in datas]
+    assert all(one == shared[0] for one in shared)
+    assert shared[0].then == (recipe.Split(part="train", held_out=0.2),)
+    kept = [("povid",), ("povid", "rlhf_v"), ("rlhf_v",), ("vlfeedback",)]
+    assert [one.then[1:] for one in datas] == [(recipe.Filter(notes={"dataset": names}),) for names in kept]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,10 @@ def test_the_table_grows_set_by_set(
     told = capsys.readouterr().out
     assert "mine" in told
     assert "povid" in told
+    assert f"calibration plot: {tmp_path / 'out' / 'calibration.svg'}" in "".join(told.splitlines())
+    drawn = ElementTree.parse(tmp_path / "out" / "calibration.svg")
+    panels = [one.get("aria-label", "") for one in drawn.iter() if one.get("role") == "img"]
+    assert [one.split(":")[0] for one in panels] == ["rm on mine", "rm on povid"]
     checks = read_checks(tmp_path / "out")
     assert [(one["model"], one["data"]["name"]) for one in checks] == [("rm", "mine"), ("rm", "povid")]
     assert checks[0]["num_pairs"] == 5
@@ -103,3 +110,13 @@ def test_what_is_no_reward_model_is_refused(
         words = ("--model", str(tmp_path / name), "--out", str(tmp_path / "out"))
         assert ran(monkeypatch, str(made / "pairs.parquet"), *words) == 2
         assert "holds no reward_head.safetensors" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_models_of_one_name_are_refused(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", "one/rm/model", "--model", "two/rm/model", "--out", str(tmp_path / "out"))
+    assert ran(monkeypatch, str(made / "pairs.parquet"), *words) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--model: found two runs of one name in ['rm', 'rm']; accepted: names that tell them apart" in told
+    assert not (tmp_path / "out").exists()

@@ -120,7 +120,10 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def untimed(run: Path) -> list[dict[str, Any]]:
     """The run's metrics without the seconds."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "seconds_of")}
+        for row in read_jsonl(run / "metrics.jsonl")
+    ]
 
 
 def write_photos(folder: Path) -> None:

@@ -49,6 +49,9 @@ def check_rewards(
 
     if len(set(model)) < len(model):
         raise UserError(f"--model: found one twice in {[str(one) for one in model]}; accepted: each once")
+    runs = [path.parent.name if path.name == "model" else path.name for path in model]
+    if len(set(runs)) < len(runs):
+        raise UserError(f"--model: found two runs of one name in {runs}; accepted: names that tell them apart")
     reading = open_data(
         data, kind=kind, images=images, check_images=False, rule=None if rule is None else read_rule(rule)
     )
@@ -56,15 +59,17 @@ def check_rewards(
     sample, facts = draw_sample(reading, log=out / f"bad_rows.{called}.jsonl", num=num, seed=seed, max_bad=max_bad)
     from verisight import build, recipe
     from verisight.progress import track
+    from verisight.study.calibration import write_calibration
     from verisight.study.rewarding import check, read_checks, write_check
 
-    for path in model:
+    for run, path in zip(runs, model, strict=True):
         opened = build.open_reward(recipe.Model(path=str(path), dtype=dtype))
-        run = path.parent.name if path.name == "model" else path.name
         with track(run, total=len(sample), unit="pairs", quiet=quiet) as advance:
             found = check(opened, sample, seed=seed, batch_size=batch_size, advance=advance)
         write_check(out, found, model=run, data=facts | {"name": called})
-    _show(read_checks(out))
+    checks = read_checks(out)
+    _show(checks)
+    typer.echo(f"calibration plot: {write_calibration(out, checks)}")
     typer.echo(f"rewards and summaries: {out}")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
+
+Drawn = TypeVar("Drawn", covariant=True)
 
 
 class UserError(ValueError):
@@ -105,6 +107,46 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Rated:
+    """An answer that a policy drew, and what was made of it then; tuples hold a number per token, end token included.
+
+    Args:
+        answer: with the tokens that were drawn.
+        truncated: the token limit ended it.
+        reward: without the KL.
+        logp, ref_logp: log-probs under the policy that drew it and under the reference, nats.
+        advantages: how much better than expected, in units of the reward.
+        values, returns: what a value function said in front of each token and is fitted to; empty without one.
+    """
+
+    answer: Answer
+    truncated: bool
+    reward: float
+    logp: tuple[float, ...]
+    ref_logp: tuple[float, ...]
+    advantages: tuple[float, ...]
+    values: tuple[float, ...] = ()
+    returns: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One prompt and the answers that a policy drew to it, rated.
+
+    `token_weight`: times a sum over this rollout's tokens, the mean over a batch's rollouts is that over its tokens.
+    """
+
+    prompt: Prompt
+    rated: tuple[Rated, ...]
+    token_weight: float = 1.0
+
+    @property
+    def group(self) -> Group:
+        """Prompt and answers."""
+        return Group(self.prompt, tuple(one.answer for one in self.rated))
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
     """What cannot be used: which file and row (0-based), a short reason to count by, and the detail.
 
@@ -194,11 +236,11 @@ class Chat(Protocol):
         ...
 
 
-class Source(Protocol):
-    """Where pairs come from. A wrapper (mixed, averaged) is a source too."""
+class Stream(Protocol[Drawn]):
+    """Where what is trained on comes from."""
 
-    def draw(self, n: int, policy: Any) -> list[Pair]:
-        """Exactly n pairs, or an error. `policy` is the current one; sources that read a file ignore it."""
+    def draw(self, n: int, policy: Any) -> list[Drawn]:
+        """Exactly n of them, or an error. `policy` is the current one; streams that read a file ignore it."""
         ...
 
     def counts(self) -> dict[str, int]:
@@ -212,6 +254,10 @@ class Source(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the state was taken."""
         ...
+
+
+class Source(Stream[Pair], Protocol):
+    """Where pairs come from. A wrapper (mixed, averaged) is a source too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from verisight import recipe
 from verisight.build.annotators import check_chats
 from verisight.build.models import cache_folder, keep_looks, open_model, open_reward, open_trained, tune
 from verisight.build.negatives import hallucinate, origin
-from verisight.build.objectives import diagnose, step
+from verisight.build.objectives import diagnose, reference, step
+from verisight.build.rollouts import critic, drawing, rewarder, rollout_step, rollouts
 from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
@@ -20,7 +21,9 @@ __all__ = [
     "benchmark",
     "cache_folder",
     "check_chats",
+    "critic",
     "diagnose",
+    "drawing",
     "examples",
     "file_name",
     "hallucinate",
@@ -32,6 +35,10 @@ __all__ = [
     "open_trained",
     "optimization",
     "origin",
+    "reference",
+    "rewarder",
+    "rollout_step",
+    "rollouts",
     "rows_folder",
     "source",
     "step",
@@ -39,12 +46,13 @@ __all__ = [
 ]
 
 
-def optimization(train: recipe.Train, *, num_pairs: int) -> Optimization:
-    """Steps and learning rates; epochs are counted in steps over `num_pairs`."""
-    steps = train.steps
+def optimization(one: recipe.Recipe, *, num_pairs: int) -> Optimization:
+    """Steps and learning rates; epochs are counted in steps over `num_pairs` (prompts of rollouts)."""
+    train, steps = one.train, one.train.steps
     if steps is None:
         assert train.epochs is not None, "the recipe sets steps or epochs"
-        steps = max(1, math.ceil(train.epochs * num_pairs / train.batch_size))
+        replays = one.source.epochs if isinstance(one.source, recipe.Rollouts) else 1
+        steps = max(1, math.ceil(train.epochs * num_pairs / train.batch_size) * replays)
     return Optimization(
         steps=steps,
         batch_size=train.batch_size,

@@ -15,6 +15,7 @@ from verisight.chat.local import LocalChat
 from verisight.judges.likelihood import LikelihoodAnnotator
 from verisight.judges.oracle import OracleAnnotator
 from verisight.judges.rewarded import RewardAnnotator
+from verisight.judges.rewards import FunctionRewarder
 from verisight.judges.vlm import ChatAnnotator
 from verisight.models.reward import read_head
 from verisight.pocket.known import KnownScenes
@@ -32,10 +33,12 @@ def check_chats(one: recipe.Recipe) -> None:
         try:
             if isinstance(node, recipe.Http):
                 _endpoint(node).key()
-            elif isinstance(node, recipe.Oracle | recipe.Scribe):
+            elif isinstance(node, recipe.Oracle | recipe.OracleReward | recipe.Scribe):
                 KnownScenes(node.scenes)
-            elif isinstance(node, recipe.Rewarded):
+            elif isinstance(node, recipe.Rewarded | recipe.ModelReward):
                 read_head(Path(node.path))
+            elif isinstance(node, recipe.PythonReward):
+                FunctionRewarder(node.target)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
 

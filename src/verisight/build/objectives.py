@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -16,17 +16,19 @@ from verisight.data.views import Chain
 from verisight.models.policy import Policy
 from verisight.models.reference import Reference, StoredReference
 from verisight.models.reward import NoReward, RewardModel
+from verisight.models.scoring import Scorer
 from verisight.train import preference
 from verisight.train.diagnose import Diagnose
 from verisight.train.loop import Step
-from verisight.train.preference import Contrast, Objective, PreferenceStep, Reduction, Scorer, SftStep
+from verisight.train.preference import Contrast, Objective, PreferenceStep, Reduction, SftStep
+from verisight.train.rollout import RolloutStep
 from verisight.types import Pair, Prompt
 
 
 def step(
     one: recipe.Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair]], *, stored: StoredReference | None = None
-) -> Step:
-    """The training step. The reference is taken from the policy as it stands now, unless it was `stored` before.
+) -> Step[Pair]:
+    """The step on pairs. The reference is taken from the policy as it stands now, unless it was `stored` before.
 
     `rows` are what the sources work on: a spoiled picture may be one of theirs.
     """
@@ -65,8 +67,8 @@ def objective(node: recipe.Objective) -> Objective:
             return preference.Mdpo(beta, delta, image, anchor)
         case recipe.Reward(center=center, margin=margin):
             return preference.Reward(center, margin)
-        case recipe.Sft():
-            raise AssertionError("supervised fine-tuning compares nothing")
+        case recipe.Sft() | recipe.Rloo() | recipe.Ppo():
+            raise AssertionError(f"{node.kind} compares nothing")
         case other:
             assert_never(other)
 
@@ -95,14 +97,14 @@ def _contrast(node: recipe.Mdpo, rows: Sequence[Pair], *, seed: int) -> Contrast
     return spoiled
 
 
-def diagnose(one: recipe.Recipe, policy: Policy, step: Step, pairs: Sequence[Pair]) -> Diagnose:
+def diagnose(one: recipe.Recipe, policy: Policy, step: Step[Any], pairs: Sequence[Pair]) -> Diagnose:
     """What is looked at while training.
 
     Compared with the step's live reference; else, where there is an adapter, with the model without it. Full tuning
     without a live reference (SFT, reference-free) has nothing to compare with.
     """
     assert one.diagnose is not None
-    compared: Scorer | None = step.reference if isinstance(step, PreferenceStep) else None
+    compared: Scorer | None = step.reference if isinstance(step, PreferenceStep | RolloutStep) else None
     if not isinstance(compared, Reference):
         compared = Reference(policy, mode="adapter_off") if policy.has_adapter else None
     return Diagnose(

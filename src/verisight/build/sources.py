@@ -34,7 +34,11 @@ def file_name(stem: str, key: str, end: str) -> str:
 
 
 def examples(
-    one: recipe.Recipe, key: str, node: recipe.Offline | recipe.Generated | recipe.Online, *, quiet: bool = True
+    one: recipe.Recipe,
+    key: str,
+    node: recipe.Offline | recipe.Generated | recipe.Online | recipe.Rollouts,
+    *,
+    quiet: bool = True,
 ) -> Sequence[Pair]:
     """The rows the source at `key` reads. What was done to get them goes to data.json, bad rows to bad_rows.jsonl.
 
@@ -59,7 +63,10 @@ def examples(
 
 
 def _shown(
-    one: recipe.Recipe, key: str, node: recipe.Offline | recipe.Generated | recipe.Online, found: Composed
+    one: recipe.Recipe,
+    key: str,
+    node: recipe.Offline | recipe.Generated | recipe.Online | recipe.Rollouts,
+    found: Composed,
 ) -> Composed:
     """Pairs with pictures, where a view spoils them or the objective compares them; the others become bad rows."""
     makers = [m for k, m in recipe.below(one.source) if (k == key or key.startswith(f"{k}."))]
@@ -145,10 +152,15 @@ def _order(one: recipe.Recipe, key: str) -> int:
 
 
 def source(
-    one: recipe.Recipe, rows: Mapping[str, Sequence[Pair]], *, node: recipe.Source | None = None, key: str = "source"
+    one: recipe.Recipe,
+    rows: Mapping[str, Sequence[Pair]],
+    *,
+    node: recipe.Source | recipe.Rollouts | None = None,
+    key: str = "source",
 ) -> Source:
     """The source at `key`. `rows`: what every source below it reads; of one made beforehand, its finished pairs."""
     node = node or one.source
+    assert not isinstance(node, recipe.Rollouts), "build.rollouts puts them together"
     folder, seed = one.output, one.seed
     if not isinstance(node, recipe.Mixed) and recipe.is_fixed(node):
         return Offline(rows[key], seed=_order(one, key))

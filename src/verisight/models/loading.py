@@ -43,7 +43,7 @@ def check_model(path: str) -> Family | None:
             raise UserError(f"model.path: no folder {path}; accepted: {accepted}")
         return None
     if (folder / "adapter_config.json").is_file():
-        family = check_model(_base_of(folder))
+        family = check_model(base_of(folder))
     elif not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} has no config.json; accepted: a Hugging Face model folder")
     else:
@@ -71,7 +71,7 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
         return _read_weights(source, dtype=dtype, trust_remote_code=trust_remote_code), processor
     from peft import PeftModel
 
-    base, _ = load_model(_base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
+    base, _ = load_model(base_of(Path(source)), dtype=dtype, trust_remote_code=trust_remote_code)
     with quiet_peft():
         return PeftModel.from_pretrained(merged(base), source).eval(), processor
 
@@ -79,7 +79,7 @@ def load_model(path: str, *, dtype: str, trust_remote_code: bool = False) -> tup
 def config_of(source: str, *, trust_remote_code: bool) -> Any:
     """The configuration of a model, of an adapter folder that of the model below it."""
     while (Path(source) / "adapter_config.json").is_file():
-        base = _base_of(Path(source))
+        base = base_of(Path(source))
         source = str(pocket_folder()) if base == POCKET else base
     return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
@@ -125,7 +125,7 @@ def _supported(folder: Path, path: str) -> Family:
         raise UserError(f"model.path: {path}: its config.json is no configuration of a model ({told})") from error
 
 
-def _base_of(folder: Path) -> str:
+def base_of(folder: Path) -> str:
     """The model that an adapter folder names as its base."""
     base = _read_config(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base or not isinstance(base, str) or base == str(folder):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 25  # logits made at once, float32: 128 MiB
 
@@ -25,6 +26,23 @@ def token_log_probs(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor 
         hidden, head, bias = hidden.to(kind), head.to(kind), None if bias is None else bias.to(kind)
     out: Tensor = _ChunkedLogProbs.apply(hidden, targets, head, bias, chunk)
     return out
+
+
+def token_entropy(hidden: Tensor, head: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Entropy of what comes next at every state, (tokens,) in nats; logits in chunks, and again for the gradient.
+
+    Arguments and dtype as of `token_log_probs`. Between 0 and the log of the vocabulary's size.
+    """
+    chunk = max(1, CHUNK_ELEMENTS // head.shape[0])
+    parts = hidden.split(chunk)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(_entropy, part, head, bias, use_reentrant=False) for part in parts])
+    return torch.cat([_entropy(part, head, bias) for part in parts])
+
+
+def _entropy(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
+    logp = _logits(hidden, head, bias).log_softmax(dim=-1)
+    return -(logp.exp() * logp).sum(dim=-1)
 
 
 def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from verisight.models.families import Family
-from verisight.models.logprobs import token_log_probs
+from verisight.models.logprobs import token_entropy, token_log_probs
 from verisight.models.stores import Look
 from verisight.models.vision import Features
 
@@ -90,6 +90,11 @@ class Network:
         """Log p of every target token given the state before it. hidden: (tokens, width); targets: (tokens,)."""
         head = self.core.get_output_embeddings()
         return token_log_probs(hidden, targets, head.weight, head.bias)
+
+    def entropy(self, hidden: Tensor) -> Tensor:
+        """Entropy of the next token at every state, nats. hidden: (tokens, width)."""
+        head = self.core.get_output_embeddings()
+        return token_entropy(hidden, head.weight, head.bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, vocabulary), float32."""

@@ -111,6 +111,11 @@ class Policy:
         with self._mixed_precision():
             return scoring.scores(self.network, states)
 
+    def entropy(self, states: States) -> Tensor:
+        """(tokens of all answers,) entropy of what could stand in each token's place, nats."""
+        with self._mixed_precision():
+            return self.network.entropy(states.before)
+
     def read(self, groups: Sequence[Group]) -> States:
         """Read every answer behind its image and prompt. Gradients follow the caller's mode.
 

@@ -53,9 +53,8 @@ class Reference:
 
 
 def _frozen_copy(policy: Policy) -> Policy:
-    """A second model. A frozen vision tower stays one for both, and so do the looks that it made."""
-    tower = policy.core.model.get_submodule(policy.family.tower)
-    shared = {id(weight): weight for weight in tower.parameters() if not weight.requires_grad}
+    """A second model as the policy is now. What does not train is one for both, and so are the tower's looks."""
+    shared = {id(weight): weight for weight in policy.model.parameters() if not weight.requires_grad}
     copied = deepcopy(policy.model, shared).requires_grad_(False)
     return Policy(copied, policy.encoder.processor, scoring=policy.scoring)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from verisight.models.network import Network
 from verisight.models.prefix import segments
 from verisight.models.stores import Look
 from verisight.models.vision import Features
+from verisight.types import Group
 
 Answers = Sequence[Sequence[EncodedAnswer]]
 
@@ -24,6 +25,14 @@ class Scores(NamedTuple):
     logp_sum: Tensor  # (answers,) float32, summed over the answer's tokens, end token included
     num_tokens: Tensor  # (answers,) int64
     token_logp: Tensor  # (tokens of all answers,) float32; `token_logp.split(num_tokens.tolist())` is one row an answer
+
+
+class Scorer(Protocol):
+    """What a policy is compared with."""
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """Log-probs of every answer, without gradients."""
+        ...
 
 
 class States(NamedTuple):

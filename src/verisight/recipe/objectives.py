@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from verisight.recipe.base import Node, NonNegative, Positive, Smoothing, Switch, about
+from verisight.recipe.base import (
+    Count,
+    Fraction,
+    Node,
+    NonNegative,
+    Positive,
+    Share,
+    Smoothing,
+    Switch,
+    about,
+)
 from verisight.recipe.negatives import Blank, Cropped, Noised, Swapped
 
 Beta = Annotated[Positive, about("weight of staying near the reference, per nat [Rafailov et al. 2023, eq. 7]")]
@@ -117,6 +127,63 @@ class Reward(Node):
     ] = 0.0
 
 
+KlKind = Annotated[
+    Literal["k1", "k2", "k3"],
+    about("how the KL to the reference is estimated [Schulman 2020]; only k1 gives its gradient as part of a reward"),
+]
+
+
+class Rloo(Node):
+    """REINFORCE, the other answers to a prompt as baseline [Ahmadian et al. 2024; paper eq. 2]."""
+
+    kind: Literal["rloo"] = "rloo"
+    beta: Annotated[
+        NonNegative, about("weight of the KL to the reference in the reward, per nat [paper appendix A: 0.4]")
+    ] = 0.4
+    kl: KlKind = "k1"
+    clip: Annotated[
+        Share | None,
+        about("ratios to the policy that drew are held within 1 +- this [Schulman et al. 2017]; empty: not"),
+    ] = 0.2
+    ratio: Annotated[
+        Literal["sequence", "token"], about("whose ratios: the whole answer's [Ahmadian et al. 2024], or each token's")
+    ] = "sequence"
+    whiten: Annotated[Switch, about("divide advantages by their deviation over the batch")] = False
+
+
+class Ppo(Node):
+    """Proximal policy optimization [Schulman et al. 2017; for language models Ziegler et al. 2019]."""
+
+    kind: Literal["ppo"] = "ppo"
+    beta: Annotated[
+        NonNegative, about("weight of the KL to the reference in the reward, per nat, at the start [TRL 0.11: 0.2]")
+    ] = 0.2
+    kl: KlKind = "k1"
+    kl_target: Annotated[
+        Positive | None,
+        about("KL per answer that beta is steered to, nats [Ziegler et al. 2019: 6]; empty: beta stays"),
+    ] = None
+    horizon: Annotated[Count, about("answers over which beta changes by up to a fifth [Ziegler et al. 2019]")] = 10_000
+    gamma: Annotated[Fraction, about("discount of a reward per token [Ziegler et al. 2019: 1]")] = 1.0
+    lam: Annotated[Fraction, about("lambda of the advantages: 0 trusts the value function [Schulman et al. 2016]")] = (
+        0.95
+    )
+    clip: Annotated[Share, about("ratios are held within 1 +- this [Schulman et al. 2017: 0.2]")] = 0.2
+    value_clip: Annotated[
+        Positive | None,
+        about("values move at most so far from those of the draw [OpenAI baselines: 0.2]; empty: freely"),
+    ] = 0.2
+    value_weight: Annotated[NonNegative, about("weight of the value loss [Ziegler et al. 2019: 0.1]")] = 0.1
+    entropy_weight: Annotated[
+        NonNegative, about("weight of the entropy, which is made larger [Schulman et al. 2017: 0 to 0.01]")
+    ] = 0.0
+    value: Annotated[
+        Literal["shared", "separate"],
+        about("value function: a head on the policy [Schulman et al. 2017], or on a network of its own [Ouyang 2022]"),
+    ] = "shared"
+    whiten: Annotated[Switch, about("advantages of a batch get mean 0 and variance 1 [Ziegler et al. 2019]")] = True
+
+
 class Sft(Node):
     """Supervised fine-tuning on the chosen answers, the control of every alignment."""
 
@@ -124,5 +191,6 @@ class Sft(Node):
 
 
 Objective = Annotated[
-    Dpo | Ipo | Slic | CalibratedSlic | Gpo | Dpop | Rpo | Mdpo | Ddpo | Reward | Sft, Field(discriminator="kind")
+    Dpo | Ipo | Slic | CalibratedSlic | Gpo | Dpop | Rpo | Mdpo | Ddpo | Reward | Rloo | Ppo | Sft,
+    Field(discriminator="kind"),
 ]

@@ -11,6 +11,7 @@ from verisight.recipe.base import Count, Fraction, Node, NonNegative, about, joi
 from verisight.recipe.chats import Annotator
 from verisight.recipe.data import Data
 from verisight.recipe.negatives import Negatives, Sampling
+from verisight.recipe.rollouts import Rollouts
 
 When = Annotated[
     Literal["offline", "online"],
@@ -119,7 +120,7 @@ for _node in (MixedPart, Mixed, Averaged, Iterated):
     _node.model_rebuild()
 
 
-def is_fixed(source: Source) -> bool:
+def is_fixed(source: Source | Rollouts) -> bool:
     """Whether all pairs are known before training."""
     match source:
         case Offline():
@@ -132,7 +133,7 @@ def is_fixed(source: Source) -> bool:
             return False
 
 
-def below(source: Source, key: str = "source") -> Iterator[tuple[str, Source]]:
+def below(source: Source | Rollouts, key: str = "source") -> Iterator[tuple[str, Source | Rollouts]]:
     """The source and every one below it, each with its dotted key."""
     yield key, source
     if isinstance(source, Mixed):
@@ -142,6 +143,8 @@ def below(source: Source, key: str = "source") -> Iterator[tuple[str, Source]]:
         yield from below(source.source, join(key, "source"))
 
 
-def with_data(source: Source, key: str = "source") -> list[tuple[str, Offline | Generated | Online]]:
+def with_data(
+    source: Source | Rollouts, key: str = "source"
+) -> list[tuple[str, Offline | Generated | Online | Rollouts]]:
     """The sources that read data, each with its dotted key."""
-    return [(k, node) for k, node in below(source, key) if isinstance(node, Offline | Generated | Online)]
+    return [(k, node) for k, node in below(source, key) if isinstance(node, Offline | Generated | Online | Rollouts)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from verisight.recipe.base import (
     Count,
@@ -22,7 +22,8 @@ from verisight.recipe.base import (
 )
 from verisight.recipe.data import Data, compares
 from verisight.recipe.nodes import Benchmark, Full, Lora, Model
-from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Reward, Sft
+from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Ppo, Reward, Rloo, Sft
+from verisight.recipe.rollouts import Rewarder, Rollouts, Wins
 from verisight.recipe.sources import Mixed, Offline, Source, below, is_fixed, with_data
 
 
@@ -106,6 +107,10 @@ class Diagnose(Node):
         Data | None, about("held-out pairs; empty: the first that the source gives, which are trained on too")
     ] = None
     max_new_tokens: Annotated[Count, about("longest answer that is sampled for length and KL, tokens")] = 256
+    gold: Annotated[
+        Rewarder | None,
+        about("who rates the sampled answers apart from what is trained on [Gao et al. 2022, gold reward]"),
+    ] = None
 
 
 class Recipe(Node):
@@ -118,7 +123,7 @@ class Recipe(Node):
     seed: Annotated[Seed, about("start of every random stream of the run")] = 0
     output: Annotated[Output, about("run folder; counts from the working directory, not part of the hash")]
     model: Annotated[Model, about("the model that is aligned")]
-    source: Annotated[Source, about("where pairs come from")]
+    source: Annotated[Source | Rollouts, Field(discriminator="kind"), about("where pairs, or rated answers, come from")]
     objective: Annotated[Objective, about("how answers are compared")]
     train: Annotated[Train, about("the optimisation")]
     diagnose: Annotated[Diagnose | None, about("what is looked at while training; empty: the batches alone")] = None
@@ -145,6 +150,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
                 "accepted: a source of kind offline, or mixed of such"
             )
     yield from _reward_contradictions(recipe)
+    yield from _rollout_contradictions(recipe)
     if isinstance(objective, Sft | CalibratedSlic | Reward) and train.reference != "auto":
         found = f"found {train.reference} with objective {objective.kind}, which has none"
         yield f"train.reference: {found}; accepted: auto"
@@ -183,6 +189,32 @@ def _reward_contradictions(recipe: Recipe) -> Iterator[str]:
         yield "evaluate: found benchmarks with objective reward, whose model answers nothing; accepted: empty"
     if recipe.diagnose is not None:
         yield "diagnose: found with objective reward, which has no reference and samples nothing; accepted: empty"
+
+
+def _rollout_contradictions(recipe: Recipe) -> Iterator[str]:
+    """Rated answers are for policy gradients, and policy gradients for rated answers."""
+    source, objective = recipe.source, recipe.objective
+    gradient = isinstance(objective, Rloo | Ppo)
+    if gradient != isinstance(source, Rollouts):
+        accepted = "a source of kind rollouts" if gradient else "objective rloo or ppo"
+        yield f"source.kind: found {source.kind} with objective {objective.kind}; accepted: {accepted}"
+        return
+    if not isinstance(source, Rollouts):
+        return
+    if not any(part.weight for part in source.rewards):
+        yield "source.rewards: found no weight other than 0; accepted: at least one"
+    if isinstance(objective, Rloo) and source.num_samples < 2:
+        yield (
+            f"source.num_samples: found {source.num_samples} with objective rloo, whose baseline are the other "
+            "answers; accepted: 2 or more"
+        )
+    if source.num_samples < 2 and any(isinstance(part.rewarder, Wins) for part in source.rewards):
+        yield "source.num_samples: found 1 with a reward of kind wins, which compares; accepted: 2 or more"
+    if recipe.train.reference == "none":
+        yield f"train.reference: found none with objective {objective.kind}, which measures the KL; accepted: auto"
+    num = recipe.train.batch_size * source.minibatches * source.num_samples
+    if isinstance(objective, Ppo) and objective.kl_target is not None and 5 * objective.horizon <= num:
+        yield f"objective.horizon: found {objective.horizon} with {num} answers a batch; accepted: above {num // 5}"
 
 
 def _cache_contradictions(recipe: Recipe) -> Iterator[str]:

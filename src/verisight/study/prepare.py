@@ -16,7 +16,7 @@ from verisight.data.store import Stored, store
 from verisight.data.views import Chain
 from verisight.models.policy import Policy
 from verisight.progress import track
-from verisight.recipe import Averaged, Generated, Iterated, Mixed, Offline, Recipe, Source, is_fixed
+from verisight.recipe import Averaged, Generated, Iterated, Mixed, Offline, Recipe, Rollouts, Source, is_fixed
 from verisight.sources.collect import as_json, from_json
 from verisight.sources.generated import generate_pairs
 from verisight.types import BadRow, Pair, UserError
@@ -89,7 +89,7 @@ def probe(recipe: Recipe, source: Drawn, policy: Policy, *, quiet: bool) -> Sequ
     return _written_pairs(target)
 
 
-def _working(source: Source, key: str) -> Iterator[tuple[str, Source]]:
+def _working(source: Source | Rollouts, key: str) -> Iterator[tuple[str, Source | Rollouts]]:
     """The topmost sources whose pairs are fixed, and the others that read data, with their keys."""
     match source:
         case Mixed(parts=parts):
@@ -101,7 +101,7 @@ def _working(source: Source, key: str) -> Iterator[tuple[str, Source]]:
             yield key, source
 
 
-def _made(recipe: Recipe, key: str, node: Source, *, quiet: bool) -> Sequence[Pair]:
+def _made(recipe: Recipe, key: str, node: Source | Rollouts, *, quiet: bool) -> Sequence[Pair]:
     """The pairs of a source that is fixed."""
     if isinstance(node, Offline):
         return build.examples(recipe, key, node, quiet=quiet)

@@ -7,26 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from verisight.data.files import read_json, write_json, write_jsonl
 from verisight.evaluate.stats import Measure, ratio_measure, summarise
 from verisight.models.reward import RewardModel
 from verisight.progress import Advance
+from verisight.study.calibration import Bin, calibration, calibration_error, right
 from verisight.train.diagnose import shown
 from verisight.types import Pair
 
-BINS = 10  # of calibration
 VIEWS = ("seen", "no_image", "swapped")
-
-
-class Bin(NamedTuple):
-    """Pairs of like margins: how sure the model was, sigmoid(|margin|), and how often it was right. `num` pairs."""
-
-    confidence: float
-    accuracy: float
-    num: int
 
 
 class RewardCheck(NamedTuple):
@@ -57,8 +48,9 @@ def check(
                 found[index][view] = {"chosen": chosen, "rejected": rejected}
             if view == VIEWS[0]:
                 advance(len(batch))
-    metrics = summarise(measures(found), [row["cluster"] for row in found], seed=seed)
-    return RewardCheck(metrics, calibration([margin(row, "seen") for row in found]), found)
+    clusters = [row["cluster"] for row in found]
+    bins = calibration([margin(row, VIEWS[0]) for row in found], clusters, seed=seed)
+    return RewardCheck(summarise(measures(found), clusters, seed=seed), bins, found)
 
 
 def replace_rejected(pair: Pair) -> Pair:
@@ -78,32 +70,17 @@ def measures(rows: Sequence[dict[str, Any]]) -> dict[str, Measure]:
     over the pairs that can be shown so; image_gain: accuracy less accuracy_swapped on those, 0 for a blind model.
     """
 
-    def right(view: str) -> list[float]:
-        return [_half(margin(row, view)) if view in row else 0.0 for row in rows]
+    def counts(view: str) -> list[float]:
+        return [right(margin(row, view)) if view in row else 0.0 for row in rows]
 
     there = {view: [float(view in row) for row in rows] for view in VIEWS}
-    gain = [(s - o) * t for s, o, t in zip(right("seen"), right("swapped"), there["swapped"], strict=True)]
+    gain = [(s - o) * t for s, o, t in zip(counts("seen"), counts("swapped"), there["swapped"], strict=True)]
     return {
-        "accuracy": ratio_measure(right("seen"), there["seen"], better="higher"),
-        "accuracy_no_image": ratio_measure(right("no_image"), there["no_image"], better="neutral"),
-        "accuracy_swapped": ratio_measure(right("swapped"), there["swapped"], better="neutral"),
+        "accuracy": ratio_measure(counts("seen"), there["seen"], better="higher"),
+        "accuracy_no_image": ratio_measure(counts("no_image"), there["no_image"], better="neutral"),
+        "accuracy_swapped": ratio_measure(counts("swapped"), there["swapped"], better="neutral"),
         "image_gain": ratio_measure(gain, there["swapped"], better="higher", fraction=False),
     }
-
-
-def calibration(margins: Sequence[float]) -> list[Bin]:
-    """At most ten bins of like many pairs, by |margin|."""
-    order = np.array(sorted(margins, key=abs))
-    parts = [part for part in np.array_split(order, BINS) if len(part)]
-    return [
-        Bin(float((1 / (1 + np.exp(-np.abs(part)))).mean()), float(np.mean([_half(m) for m in part])), len(part))
-        for part in parts
-    ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance of confidence and accuracy over pairs (Naeini et al. 2015, with bins of like many)."""
-    return sum(one.num * abs(one.confidence - one.accuracy) for one in bins) / sum(one.num for one in bins)
 
 
 def write_check(folder: Path, found: RewardCheck, *, model: str, data: dict[str, Any]) -> Path:
@@ -123,10 +100,6 @@ def read_checks(folder: Path) -> list[dict[str, Any]]:
     """Every summary of a folder, by model and set."""
     found = [read_json(path) for path in sorted(folder.glob("*.json"))]
     return sorted(found, key=lambda one: (one["model"], one["data"]["name"]))
-
-
-def _half(found: float) -> float:
-    return 0.5 if found == 0 else float(found > 0)
 
 
 def _cluster(pair: Pair) -> str:

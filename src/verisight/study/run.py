@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from verisight.models.loading import check_model
 from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
 from verisight.progress import Advance, track
-from verisight.recipe import Averaged, Generated, Masked, Recipe, below, check_files, dump, recipe_hash
+from verisight.recipe import Averaged, Generated, Masked, Recipe, Rollouts, below, check_files, dump, recipe_hash
+from verisight.sources.offline import Offline
 from verisight.study.prepare import make_pairs, prepare, probe
+from verisight.study.rollouts import open_learning
 from verisight.train.loop import fit
 from verisight.train.tracking import check_trackers
 from verisight.types import Benchmark, Pair, UserError
@@ -117,35 +119,44 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         return model
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     rows = prepare(recipe, quiet=quiet)
-    source = build.source(recipe, rows)
     policy = build.open_trained(recipe)
     build.tune(policy, recipe.model, seed=recipe.seed)
     build.keep_looks(policy, recipe)
     if recipe.train.gradient_checkpointing:
         policy.checkpoint_gradients()
-    stored = None
+    learn = _from_rollouts if isinstance(recipe.source, Rollouts) else _from_pairs
+    learn(recipe, policy, rows, quiet=quiet)
+    _summarise(folder, num_pairs=max(map(len, rows.values())))
+    save_model(policy, model)
+    _clear(folder)
+    return model
+
+
+def _from_pairs(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair]], *, quiet: bool) -> None:
+    source, stored = build.source(recipe, rows), None
     if recipe.train.reference == "cached":
         stored = _stored_reference(policy, recipe, Chain(list(rows.values())), quiet=quiet)
     step = build.step(recipe, policy, rows, stored=stored)
     looks = None
     if recipe.diagnose is not None:
-        looked_at = probe(recipe, source, policy, quiet=quiet)
-        looks = build.diagnose(recipe, policy, step, looked_at)
-    num_pairs = max(map(len, rows.values()))
+        looks = build.diagnose(recipe, policy, step, probe(recipe, source, policy, quiet=quiet))
     fit(
-        policy,
-        source,
-        step,
-        optimization=build.optimization(recipe.train, num_pairs=num_pairs),
-        folder=folder,
-        probe=looks,
-        label=f"train ({recipe.objective.kind})",
-        quiet=quiet,
-    )
-    _summarise(folder, num_pairs=num_pairs)
-    save_model(policy, model)
-    _clear(folder)
-    return model
+        policy, source, step, optimization=build.optimization(recipe, num_pairs=max(map(len, rows.values()))),
+        folder=recipe.output, probe=looks, label=f"train ({recipe.objective.kind})", quiet=quiet,
+    )  # fmt: skip
+
+
+def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair]], *, quiet: bool) -> None:
+    learning = open_learning(recipe, policy, rows, quiet=quiet)
+    looks = None
+    if recipe.diagnose is not None:
+        pairs = probe(recipe, Offline(rows["source"], seed=recipe.seed), policy, quiet=quiet)
+        looks = build.diagnose(recipe, policy, learning.step, pairs)
+    fit(
+        policy, learning.source, learning.step, folder=recipe.output, beside=learning.beside,
+        optimization=build.optimization(recipe, num_pairs=len(rows["source"])), probe=looks, drawing=learning.source,
+        label=f"train ({recipe.objective.kind})", quiet=quiet,
+    )  # fmt: skip
 
 
 def _stored_reference(policy: Policy, recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> StoredReference:

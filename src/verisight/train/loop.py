@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,14 +20,42 @@ from verisight.progress import track
 from verisight.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from verisight.train.preference import Outcome
 from verisight.train.tracking import FOLDER, recording
-from verisight.types import Pair, Source, UserError
+from verisight.types import Stream, UserError
+
+Example = TypeVar("Example")  # what a step is given: pairs, rollouts
+Given = TypeVar("Given", contravariant=True)
 
 
-class Step(Protocol):
-    """Turns pairs into one loss per pair."""
+class Step(Protocol[Given]):
+    """Turns pairs (or rollouts) into one loss each."""
 
-    def __call__(self, pairs: Sequence[Pair]) -> Outcome:
+    def __call__(self, examples: Sequence[Given], /) -> Outcome:
         """Loss with gradient, and what to report."""
+        ...
+
+
+class Watch(Protocol):
+    """Sees every row of metrics.jsonl, those of a run that is continued again, and may stop the training."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this is a step to go back to: no checkpoint is written where it is not."""
+        ...
+
+    def see(self, row: Mapping[str, Any]) -> None:
+        """Raises what ends the run."""
+        ...
+
+
+class Drawing(Protocol):
+    """What a stream tells of its newest draw."""
+
+    def facts(self) -> dict[str, float]:
+        """What holds for all of it."""
+        ...
+
+    def seconds(self) -> dict[str, float]:
+        """What it took, by part."""
         ...
 
 
@@ -82,8 +110,9 @@ def lr_fraction(step: int, *, steps: int, warmup_fraction: float, schedule: str)
 
 
 def fit(
-    policy: Policy, source: Source, step_fn: Step, *, optimization: Optimization, folder: Path,
-    probe: Probe | None = None, label: str = "train", quiet: bool = False,
+    policy: Policy, source: Stream[Example], step_fn: Step[Example], *, optimization: Optimization, folder: Path,
+    beside: Mapping[str, torch.Tensor] | None = None, probe: Probe | None = None, watch: Watch | None = None,
+    drawing: Drawing | None = None, label: str = "train", quiet: bool = False,
 ) -> None:  # fmt: skip
     """Train for `optimization.steps` steps, appending to folder/metrics.jsonl (and to the trackers).
 
@@ -93,8 +122,11 @@ def fit(
     A checkpoint in folder/checkpoints is continued from: a killed run ends with the weights and rows of an
     uninterrupted one. The caller deletes folder/checkpoints once it has saved the model.
 
+    `beside` trains with the policy's weights (a value function). `drawing` tells of the source's draws: `drawn` and
+    `seconds_of` in the rows.
+
     Raises:
-        UserError: several processes; a tracker that does not start; what source, step or probe refuse.
+        UserError: several processes; a tracker that does not start; what source, step, probe or watch refuse.
     """
     settings = optimization
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
@@ -105,29 +137,40 @@ def fit(
     if accelerator.num_processes > 1:
         raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
     policy.to(accelerator.device)
-    weights = policy.trainable()
+    weights = policy.trainable() | dict(beside or {})
     optimizer = accelerator.prepare(_optimizer(weights, settings, is_projector=policy.is_projector))
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)
+    if watch is not None and first:
+        for row in read_jsonl(metrics):
+            watch.see(row)
     with (
         recording(metrics, accelerator, names=settings.trackers, first=first) as write,
         track(label, total=settings.steps, unit="steps", done=first, quiet=quiet) as advance,
     ):
         if probe is not None and first == 0:
             write(_look(probe, step=0))
+        due = False
         for step in range(first, settings.steps):
             started = time.perf_counter()
             fraction = _set_lr(optimizer, settings, step)
             row = _update(source.draw(settings.batch_size, policy), step_fn, settings, accelerator, optimizer, weights)
             if counts := source.counts():
                 row["source"] = counts
+            if drawing is not None:
+                row |= {"drawn": drawing.facts(), "seconds_of": drawing.seconds()}
             row |= {"lr": settings.lr * fraction, "seconds": time.perf_counter() - started}
             done = step + 1
-            write({"step": done, "split": "train", **row})
+            row = {"step": done, "split": "train", **row}
+            write(row)
+            if watch is not None:
+                watch.see(row)
             advance(note=f"loss {row['loss']:.3f}")
             if probe is not None and (done % probe.every == 0 or done == settings.steps):
                 write(_look(probe, step=done))
             every = settings.checkpoint_every
-            if every and done % every == 0 and done < settings.steps:
+            due = due or bool(every and done % every == 0)
+            if due and done < settings.steps and (watch is None or watch.healthy):
+                due = False
                 save_checkpoint(
                     checkpoints, step=done, weights=weights, optimizer=optimizer,
                     state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
@@ -166,22 +209,24 @@ def _optimizer(
 
 
 def _update(
-    pairs: Sequence[Pair], step_fn: Callable[[Sequence[Pair]], Outcome], settings: Optimization,
+    examples: Sequence[Example], step_fn: Step[Example], settings: Optimization,
     accelerator: Accelerator, optimizer: Any, weights: dict[str, torch.Tensor],
 ) -> dict[str, Any]:  # fmt: skip
-    """One optimizer step over all pairs, in micro batches; the mean is over the whole batch however it is cut."""
-    size = settings.micro_batch_size or len(pairs)
+    """One optimizer step over all examples, in micro batches; the mean is over the whole batch however it is cut."""
+    size = settings.micro_batch_size or len(examples)
+    counted = ""
     sums: Counter[str] = Counter()
     origins: Counter[str] = Counter()
     by_origin: dict[str, Counter[str]] = {}
-    for start in range(0, len(pairs), size):
-        outcome = step_fn(pairs[start : start + size])
-        accelerator.backward(outcome.loss.sum() / len(pairs))
+    for start in range(0, len(examples), size):
+        outcome = step_fn(examples[start : start + size])
+        accelerator.backward(outcome.loss.sum() / len(examples))
+        counted = f"num_{outcome.unit}"
         sums.update(outcome.sums)
         origins.update(outcome.origins)
         for origin, some in outcome.by_origin.items():
             by_origin.setdefault(origin, Counter()).update(some)
-    means = {name: total / len(pairs) for name, total in sums.items()}
+    means = {name: total / len(examples) for name, total in sums.items()}
     clipped = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
     assert clipped is not None, "only DeepSpeed clips by itself"
     norm = float(clipped)
@@ -193,7 +238,7 @@ def _update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     told = {origin: _means(some) for origin, some in sorted(by_origin.items())}
-    return {**means, "grad_norm": norm, "num_pairs": len(pairs), "origin": dict(origins), "by_origin": told}
+    return {**means, "grad_norm": norm, counted: len(examples), "origin": dict(origins), "by_origin": told}
 
 
 def _means(sums: Mapping[str, float]) -> dict[str, float]:
@@ -204,7 +249,7 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def _resume(
-    checkpoints: Path, metrics: Path, *, weights: dict[str, torch.Tensor], optimizer: Any, source: Source
+    checkpoints: Path, metrics: Path, *, weights: dict[str, torch.Tensor], optimizer: Any, source: Stream[Any]
 ) -> int:
     """Steps already done. Rows of metrics.jsonl written after the checkpoint are cut off."""
     newest = latest_checkpoint(checkpoints)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from verisight.models.policy import Policy
-from verisight.models.scoring import Scores
+from verisight.models.scoring import Scorer, Scores
 from verisight.objectives.preference import sft
 from verisight.train.comparing import (
     OF_ORIGIN,
@@ -70,14 +70,6 @@ Contrast = Callable[[Pair], Prompt]
 _SUM = Sum()
 
 
-class Scorer(Protocol):
-    """What a policy is compared with: `Reference`, `StoredReference`, or `NoReference`."""
-
-    def score(self, groups: Sequence[Group]) -> Scores:
-        """Log-probs of every answer, without gradients."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class NoReference:
     """Reference-free: log-probs of the reference are 0, so that log-ratios are the policy's own log-probs."""
@@ -100,7 +92,7 @@ class Outcome:
     over an answer's tokens; a margin is between log-ratios reduced as the step was told. In nats.
 
     Args:
-        loss: (pairs,).
+        loss: (pairs,), or one value per what else a step is given.
         sums: name -> sum.
         origins: how many pairs of which origin.
         by_origin: origin -> {num, margin, accuracy, chosen_logp_sum, rejected_logp_sum, chosen_logratio_sum,
@@ -112,6 +104,7 @@ class Outcome:
     sums: dict[str, float]
     origins: Counter[str]
     by_origin: dict[str, dict[str, float]] = field(default_factory=dict)
+    unit: Literal["pairs", "rollouts"] = "pairs"
 
 
 @dataclass(frozen=True, slots=True)
