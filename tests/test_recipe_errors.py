@@ -179,10 +179,8 @@ def test_missing_top_level_keys_are_listed(base: Path) -> None:
         "objective",
         "train",
     ]
-    assert (
-        lines[2]
-        == "recipes/c.yaml: source: found nothing; accepted: a value (where pairs, or rated answers, come from)"
-    )
+    told = "a value (where pairs, or rated answers, come from)"
+    assert lines[2] == f"recipes/c.yaml: source: found nothing; accepted: {told}"
 
 
 CONTRADICTIONS = [

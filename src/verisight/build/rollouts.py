@@ -22,6 +22,7 @@ from verisight.sources.advantages import Estimate, Generalised, LeaveOneOut
 from verisight.sources.offline import Offline
 from verisight.sources.replayed import Replayed
 from verisight.sources.rollouts import Drawing, Rollouts, ValueFunction
+from verisight.train.guard import Guard, Limits
 from verisight.train.rollout import Ppo, Rloo, RolloutObjective, RolloutStep
 from verisight.types import Decoding, Pair, Rewarder
 
@@ -71,6 +72,11 @@ def rollouts(
     )  # fmt: skip
     order = zlib.crc32(f"{one.seed}/replayed".encode())
     return Replayed(drawn, minibatches=node.minibatches, epochs=node.epochs, seed=order)
+
+
+def guard(node: recipe.Rollouts) -> Guard | None:
+    """What stops a run that has collapsed."""
+    return None if node.guard is None else Guard(Limits(**node.guard.model_dump()))
 
 
 def rollout_objective(node: recipe.Rloo | recipe.Ppo) -> RolloutObjective:

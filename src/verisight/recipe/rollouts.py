@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from verisight.recipe.base import Count, File, Node, NonNegative, Pretrained, about
+from verisight.recipe.base import Count, File, Fraction, Node, NonNegative, Positive, Pretrained, about
 from verisight.recipe.chats import Annotator
 from verisight.recipe.data import Data
 
@@ -53,6 +53,26 @@ class RewardPart(Node):
     rewarder: Annotated[Rewarder, about("who rates answers")]
 
 
+class Guard(Node):
+    """When the policy counts as collapsed: one limit broken for `patience` steps in a row stops the run."""
+
+    max_kl: Annotated[Positive | None, about("nats per answer from the reference; empty: not held")] = 100.0
+    max_repetition: Annotated[
+        Fraction | None, about("share of an answer's word 4-grams that repeat; empty: not held")
+    ] = 0.5
+    max_truncated_fraction: Annotated[Fraction | None, about("share of answers cut off; empty: not held")] = 0.8
+    min_length_fraction: Annotated[
+        NonNegative | None, about("answers' tokens against those of the first step; empty: not held")
+    ] = 0.2
+    max_length_fraction: Annotated[
+        Positive | None, about("answers' tokens against those of the first step; empty: not held")
+    ] = 8.0
+    min_distinct_fraction: Annotated[
+        Fraction | None, about("share of prompts whose answers are not all the same; empty: not held")
+    ] = 0.02
+    patience: Annotated[Count, about("steps in a row")] = 5
+
+
 class Rollouts(Node):
     """The model answers, rewarders rate: rollouts for RLOO and PPO [paper section 2, eq. 2]. Drawn at temperature 1."""
 
@@ -73,4 +93,5 @@ class Rollouts(Node):
         Count, about("optimizer steps that a batch of rollouts is cut into [Schulman et al. 2017]")
     ] = 1
     epochs: Annotated[Count, about("times that a batch of rollouts is trained on [Schulman et al. 2017]")] = 1
+    guard: Annotated[Guard | None, about("when the run stops by itself; empty: never")] = Guard()
     batch_size: Annotated[Count, about("prompts scored at once before the step; changes speed and memory only")] = 16

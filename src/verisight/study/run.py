@@ -25,10 +25,13 @@ from verisight.recipe import Averaged, Generated, Masked, Recipe, Rollouts, belo
 from verisight.sources.offline import Offline
 from verisight.study.prepare import make_pairs, prepare, probe
 from verisight.study.rollouts import open_learning
+from verisight.train.checkpoint import latest_checkpoint, load_weights
+from verisight.train.guard import Collapsed
 from verisight.train.loop import fit
 from verisight.train.tracking import check_trackers
 from verisight.types import Benchmark, Pair, UserError
 
+LAST_GOOD = "last_good"  # the model before a collapse
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
 # written before any work
 _WRITTEN_FIRST = re.compile(rf"{MARKER}|recipe\.yaml|environment\.json|bad_rows(\..+)?\.jsonl|data(\..+)?\.json|rows")
@@ -152,11 +155,27 @@ def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[P
     if recipe.diagnose is not None:
         pairs = probe(recipe, Offline(rows["source"], seed=recipe.seed), policy, quiet=quiet)
         looks = build.diagnose(recipe, policy, learning.step, pairs)
-    fit(
-        policy, learning.source, learning.step, folder=recipe.output, beside=learning.beside,
-        optimization=build.optimization(recipe, num_pairs=len(rows["source"])), probe=looks, drawing=learning.source,
-        label=f"train ({recipe.objective.kind})", quiet=quiet,
-    )  # fmt: skip
+    assert isinstance(recipe.source, Rollouts)
+    try:
+        fit(
+            policy, learning.source, learning.step, folder=recipe.output, beside=learning.beside,
+            optimization=build.optimization(recipe, num_pairs=len(rows["source"])), probe=looks,
+            watch=build.guard(recipe.source), drawing=learning.source,
+            label=f"train ({recipe.objective.kind})", quiet=quiet,
+        )  # fmt: skip
+    except Collapsed as error:
+        raise Collapsed(f"{error}; {_keep_last_good(recipe.output, policy)}") from error
+
+
+def _keep_last_good(folder: Path, policy: Policy) -> str:
+    """Write the model of the newest checkpoint, which none is of a step that broke a limit; says where it is."""
+    newest = latest_checkpoint(folder / "checkpoints")
+    if newest is None:
+        return "there is no checkpoint of an earlier step (train.checkpoint_every)"
+    load_weights(newest, policy.trainable())
+    shutil.rmtree(folder / LAST_GOOD, ignore_errors=True)
+    save_model(policy, folder / LAST_GOOD)
+    return f"the model of {newest.name}, the last good one, is in {folder / LAST_GOOD}"
 
 
 def _stored_reference(policy: Policy, recipe: Recipe, rows: Sequence[Pair], *, quiet: bool) -> StoredReference:

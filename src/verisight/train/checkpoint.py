@@ -49,14 +49,7 @@ def load_checkpoint(path: Path, *, weights: dict[str, Tensor], optimizer: torch.
     Raises:
         UserError: the checkpoint's tensors are not those that train now.
     """
-    stored = load_file(path / "trainable.safetensors")
-    unlike = {(n, t.shape) for n, t in stored.items()} ^ {(n, t.shape) for n, t in weights.items()}
-    if unlike:
-        names = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(unlike)[:3])
-        raise UserError(f"{path}: holds other trainable tensors than this recipe trains, such as {names}")
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            weights[name].copy_(tensor)
+    load_weights(path, weights, whole=True)
     current = optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(path / "optimizer.safetensors").items():
@@ -64,6 +57,24 @@ def load_checkpoint(path: Path, *, weights: dict[str, Tensor], optimizer: torch.
         moments.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
     return read_json(path / "state.json")
+
+
+def load_weights(path: Path, weights: dict[str, Tensor], *, whole: bool = False) -> None:
+    """Fill `weights` in place from a checkpoint, which may hold others besides unless `whole`.
+
+    Raises:
+        UserError: the checkpoint's tensors are not those that train now.
+    """
+    stored = load_file(path / "trainable.safetensors")
+    if not whole:
+        stored = {name: tensor for name, tensor in stored.items() if name in weights}
+    unlike = {(n, t.shape) for n, t in stored.items()} ^ {(n, t.shape) for n, t in weights.items()}
+    if unlike:
+        names = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(unlike)[:3])
+        raise UserError(f"{path}: holds other trainable tensors than this recipe trains, such as {names}")
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            weights[name].copy_(tensor)
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
