@@ -12,9 +12,10 @@ from verisight.models.decode import Branch
 from verisight.models.reference import Reference
 from verisight.models.tuning import LoraSettings
 from verisight.sources.offline import Offline
-from verisight.train.diagnose import Diagnose, Divergence, Told, compared, means, measured, shown, swaps
+from verisight.train.diagnose import Diagnose, Told, compared, means, shown, swaps
 from verisight.train.loop import Optimization, fit
 from verisight.train.preference import Dpo, PreferenceStep, SftStep
+from verisight.train.samples import Divergence, measured, rated
 from verisight.types import Answer, Group, ImageRef, Sampled
 
 
@@ -317,7 +318,7 @@ def test_supervised_rows_have_no_margin_and_no_reference():
     found = looker(policy, None, rows)()
     assert {name for name in found if "margin" in name or "rejected" in name or "ratio" in name} == set()
     assert found["chosen_logp_sum"] < 0
-    assert set(found["samples"]) == {"num", "tokens", "words", "truncated_fraction"}
+    assert set(found["samples"]) == {"num", "tokens", "words", "truncated_fraction", "repetition"}
     assert set(found["swapped"]) == {"num", "chosen_logp_sum", "chosen_logp_gain"}
     mixed = looker(policy, None, [PAIRS[0], *rows[1:]])()
     alone = looker(policy, None, PAIRS[:1])()
@@ -351,3 +352,20 @@ def test_pictures_of_one_row_do_not_serve_another(tmp_path):
     (tmp_path / "b.png").write_bytes(picture(1).data)
     rows = [replace(prompt(i), images=(ImageRef(path=tmp_path / name),)) for i, name in enumerate(("a.png", "b.png"))]
     assert swaps(rows, seed=0) == {}
+
+
+def test_sampled_answers_are_rated_and_errors_are_of_prompts():
+    class Words:
+        name = "words"
+
+        def rate(self, groups):
+            assert all(one.token_ids for group in groups for one in group.answers)
+            return [[float(len(one.text.split())) for one in group.answers] for group in groups]
+
+    policy, reference = setup()
+    look = Diagnose(policy, reference, PAIRS, every=1, seed=0, max_new_tokens=8, num_samples=2, raters={"own": Words()})
+    samples = look()["samples"]
+    assert samples["own_reward"] == pytest.approx(samples["words"])
+    assert samples["own_reward_se"] > 0
+    groups = [Group(prompt(0), (Answer("a b"), Answer("c d"))), Group(prompt(1), (Answer("a"), Answer("a b c")))]
+    assert rated({"own": Words()}, groups) == {"own_reward": 2.0, "own_reward_se": 0.0}

@@ -22,7 +22,7 @@ from verisight.train.diagnose import Diagnose
 from verisight.train.loop import Step
 from verisight.train.preference import Contrast, Objective, PreferenceStep, Reduction, SftStep
 from verisight.train.rollout import RolloutStep
-from verisight.types import Pair, Prompt
+from verisight.types import Pair, Prompt, Rewarder
 
 
 def step(
@@ -97,8 +97,11 @@ def _contrast(node: recipe.Mdpo, rows: Sequence[Pair], *, seed: int) -> Contrast
     return spoiled
 
 
-def diagnose(one: recipe.Recipe, policy: Policy, step: Step[Any], pairs: Sequence[Pair]) -> Diagnose:
-    """What is looked at while training.
+def diagnose(
+    one: recipe.Recipe, policy: Policy, step: Step[Any], pairs: Sequence[Pair], *,
+    raters: Mapping[str, Rewarder] | None = None,
+) -> Diagnose:  # fmt: skip
+    """What is looked at while training. `raters` rate the answers that are sampled then.
 
     Compared with the step's live reference; else, where there is an adapter, with the model without it. Full tuning
     without a live reference (SFT, reference-free) has nothing to compare with.
@@ -109,7 +112,7 @@ def diagnose(one: recipe.Recipe, policy: Policy, step: Step[Any], pairs: Sequenc
         compared = Reference(policy, mode="adapter_off") if policy.has_adapter else None
     return Diagnose(
         policy, compared, pairs, every=one.diagnose.every, seed=one.seed, max_new_tokens=one.diagnose.max_new_tokens,
-        batch_size=one.train.micro_batch_size or one.train.batch_size,
+        batch_size=one.train.micro_batch_size or one.train.batch_size, raters=raters or {},
     )  # fmt: skip
 
 

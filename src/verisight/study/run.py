@@ -29,7 +29,7 @@ from verisight.train.checkpoint import latest_checkpoint, load_weights
 from verisight.train.guard import Collapsed
 from verisight.train.loop import fit
 from verisight.train.tracking import check_trackers
-from verisight.types import Benchmark, Pair, UserError
+from verisight.types import Benchmark, Pair, Rewarder, UserError
 
 LAST_GOOD = "last_good"  # the model before a collapse
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
@@ -142,7 +142,8 @@ def _from_pairs(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair
     step = build.step(recipe, policy, rows, stored=stored)
     looks = None
     if recipe.diagnose is not None:
-        looks = build.diagnose(recipe, policy, step, probe(recipe, source, policy, quiet=quiet))
+        pairs = probe(recipe, source, policy, quiet=quiet)
+        looks = build.diagnose(recipe, policy, step, pairs, raters=_gold(recipe))
     fit(
         policy, source, step, optimization=build.optimization(recipe, num_pairs=max(map(len, rows.values()))),
         folder=recipe.output, probe=looks, label=f"train ({recipe.objective.kind})", quiet=quiet,
@@ -154,7 +155,8 @@ def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[P
     looks = None
     if recipe.diagnose is not None:
         pairs = probe(recipe, Offline(rows["source"], seed=recipe.seed), policy, quiet=quiet)
-        looks = build.diagnose(recipe, policy, learning.step, pairs)
+        raters = {"train": learning.rated_by} | _gold(recipe)
+        looks = build.diagnose(recipe, policy, learning.step, pairs, raters=raters)
     assert isinstance(recipe.source, Rollouts)
     try:
         fit(
@@ -165,6 +167,12 @@ def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[P
         )  # fmt: skip
     except Collapsed as error:
         raise Collapsed(f"{error}; {_keep_last_good(recipe.output, policy)}") from error
+
+
+def _gold(recipe: Recipe) -> dict[str, Rewarder]:
+    if recipe.diagnose is None or recipe.diagnose.gold is None:
+        return {}
+    return {"gold": build.rewarder(recipe.diagnose.gold, folder=recipe.output, seed=recipe.seed)}
 
 
 def _keep_last_good(folder: Path, policy: Policy) -> str:

@@ -15,9 +15,10 @@ import torch
 
 from verisight.data.images import image_hash
 from verisight.models.policy import Policy
+from verisight.models.scoring import Scorer
 from verisight.models.stores import Recent, chunks
-from verisight.train.preference import Scorer
-from verisight.types import Decoding, Group, Pair, Prompt, Sampled
+from verisight.train.samples import Divergence, measured, rated, ratio
+from verisight.types import Decoding, Group, Pair, Prompt, Rewarder, Sampled
 
 Row = dict[str, float]
 T = TypeVar("T")
@@ -30,14 +31,6 @@ class Told(NamedTuple):
     """One answer under one model: log-prob in nats, summed over its tokens, and how many they are."""
 
     logp_sum: float
-    num_tokens: int
-
-
-class Divergence(NamedTuple):
-    """One sampled answer, policy against reference: log pi(y|x) - log ref(y|x), its k3 form, tokens in both sums."""
-
-    k1_sum: float
-    k3_sum: float
     num_tokens: int
 
 
@@ -56,7 +49,8 @@ class Diagnose:
       `image_gain`, the margin with the true picture less this one, is what was learnt of pictures: 0 if all that was
       learnt is which words are preferred. `chosen_logp_gain` is the same of the policy's log-prob of the chosen
       answer. Pairs without pictures, or with no other picture to swap with, are left out; `num` says how many stay.
-    - samples: answers to the pairs' prompts at temperature 1: tokens, words, truncated_fraction;
+    - samples: answers to the pairs' prompts at temperature 1: tokens, words, truncated_fraction, repetition;
+      `<name>_reward` by each of `raters`;
       kl_sum, the mean of log pi(y|x) - log ref(y|x) over answers (Schulman's k1), and kl_token_mean, the mean of
       r - 1 - log r with r = ref/pi over tokens (his k3, of less variance while the two are close). Both estimate
       KL(pi || ref), with standard errors clustered by prompt. http://joschu.net/blog/kl-approx.html .
@@ -73,6 +67,7 @@ class Diagnose:
         max_new_tokens: longest sampled answer.
         num_samples: answers per prompt.
         batch_size: pairs scored, or answers sampled, at once.
+        raters: who rates the sampled answers, by name.
     """
 
     policy: Policy
@@ -84,6 +79,7 @@ class Diagnose:
     max_new_tokens: int = 256
     num_samples: int = 1
     batch_size: int = 16
+    raters: Mapping[str, Rewarder] = field(default_factory=dict)
     _shown: dict[str, dict[int, Pair]] = field(default_factory=dict, init=False, repr=False)
     _reference: dict[str, list[list[Told]]] = field(default_factory=dict, init=False, repr=False)
 
@@ -96,7 +92,8 @@ class Diagnose:
             self._shown.update(shown(self.pairs, seed=self.seed))
         with torch.no_grad(), self._apart():
             facts = {view: self._facts(view) for view in self._shown}
-            drawn = self._draw()
+            groups, drawn, diverged = self._draw()
+            samples = measured(drawn, diverged) | rated(self.raters, groups)
         seen = facts.pop(_SEEN)
         origins: dict[str, list[Row]] = {}
         for index, row in seen.items():
@@ -106,7 +103,7 @@ class Diagnose:
             **means(seen.values()),
             "by_origin": {origin: {"num": len(rows), **means(rows)} for origin, rows in sorted(origins.items())},
             **{view: _compared(seen, rows) for view, rows in facts.items()},
-            "samples": measured(*drawn),
+            "samples": samples,
         }
 
     @contextmanager
@@ -138,12 +135,13 @@ class Diagnose:
             found += [[next(told) for _ in pair.group.answers] for pair in some]
         return found
 
-    def _draw(self) -> tuple[list[Sampled], list[list[Divergence]]]:
+    def _draw(self) -> tuple[list[Group], list[Sampled], list[list[Divergence]]]:
         """Answers to every different prompt, and how far they are from the reference, prompt by prompt."""
         key = self.policy.encoder.key
         prompts = list({key(pair.prompt): pair.prompt for pair in self.pairs}.values())
         decoding = Decoding(max_new_tokens=self.max_new_tokens, temperature=1.0)
         [seed] = np.random.SeedSequence([self.seed, zlib.crc32(b"samples")]).generate_state(1).tolist()
+        groups: list[Group] = []
         drawn: list[Sampled] = []
         diverged: list[list[Divergence]] = []
         for some in self._batches(prompts):
@@ -151,15 +149,14 @@ class Diagnose:
                 some, decoding=decoding, seed=seed, num=self.num_samples, batch_size=self.batch_size
             )
             drawn += [one for row in answers for one in row]
+            new = [Group(prompt, tuple(one.answer for one in row)) for prompt, row in zip(some, answers, strict=True)]
+            groups += new
             if self.reference is not None:
-                diverged += self._diverged(some, answers, self.reference)
-        return drawn, diverged
+                diverged += self._diverged(new, self.reference)
+        return groups, drawn, diverged
 
-    def _diverged(
-        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]], reference: Scorer
-    ) -> Iterator[list[Divergence]]:
+    def _diverged(self, groups: Sequence[Group], reference: Scorer) -> Iterator[list[Divergence]]:
         """Over the tokens that were drawn."""
-        groups = [Group(prompt, tuple(one.answer for one in row)) for prompt, row in zip(prompts, answers, strict=True)]
         scores = self.policy.score(groups)
         difference = (scores.token_logp - reference.score(groups).token_logp).double().cpu()
         rows = iter(difference.split(scores.num_tokens.tolist()))
@@ -238,23 +235,6 @@ def means(rows: Iterable[Row]) -> Row:
     return {"margin_mean" if name == "margin" else name: math.fsum(v) / len(v) for name, v in columns.items()}
 
 
-def measured(drawn: Sequence[Sampled], diverged: Sequence[Sequence[Divergence]]) -> dict[str, Any]:
-    """Lengths of sampled answers, and their KL to the reference where there is one. Errors are None for one prompt."""
-    found: dict[str, Any] = {
-        "num": len(drawn),
-        "tokens": sum(one.num_tokens for one in drawn) / len(drawn),
-        "words": sum(len(one.text.split()) for one in drawn) / len(drawn),
-        "truncated_fraction": sum(one.truncated for one in drawn) / len(drawn),
-    }
-    if not diverged:
-        return found
-    answers = np.array([len(row) for row in diverged])
-    k1, k3, tokens = np.array([np.sum(row, axis=0) for row in diverged]).T
-    found["kl_sum"], found["kl_sum_se"] = _ratio(k1, answers)
-    found["kl_token_mean"], found["kl_token_mean_se"] = _ratio(k3, tokens)
-    return found
-
-
 def _compared(seen: Mapping[int, Row], rows: Mapping[int, Row]) -> dict[str, Any]:
     """Means over the pairs that could be shown otherwise, and what the true picture gained them."""
     found = []
@@ -266,17 +246,8 @@ def _compared(seen: Mapping[int, Row], rows: Mapping[int, Row]) -> dict[str, Any
     result: dict[str, Any] = {"num": len(found), **means(found)}
     gained = np.array([row["image_gain"] for row in found if "image_gain" in row])
     if len(gained):
-        result["image_gain_se"] = _ratio(gained, np.ones(len(gained)))[1]
+        result["image_gain_se"] = ratio(gained, np.ones(len(gained)))[1]
     return result
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:
-    """sum(above) / sum(below) over independent clusters, and its standard error (linearised; None for one cluster)."""
-    total, num = float(below.sum()), len(above)
-    ratio = float(above.sum()) / total
-    if num < 2:
-        return ratio, None
-    return ratio, math.sqrt(num / (num - 1) * float(((above - ratio * below) ** 2).sum())) / total
 
 
 def _what_is_seen(prompt: Prompt) -> str:
