@@ -359,7 +359,6 @@ def test_sampled_answers_are_rated_and_errors_are_of_prompts():
         name = "words"
 
         def rate(self, groups):
-            assert all(one.token_ids for group in groups for one in group.answers)
             return [[float(len(one.text.split())) for one in group.answers] for group in groups]
 
     policy, reference = setup()
