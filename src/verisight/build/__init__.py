@@ -60,6 +60,7 @@ def optimization(one: recipe.Recipe, *, num_pairs: int) -> Optimization:
         micro_batch_size=train.micro_batch_size,
         lr=train.lr,
         projector_lr=train.projector_lr,
+        beside_lr=one.objective.value_lr if isinstance(one.objective, recipe.Ppo) else None,
         warmup_fraction=train.warmup_fraction,
         schedule=train.schedule,
         weight_decay=train.weight_decay,

@@ -181,6 +181,7 @@ class Ppo(Node):
         Literal["shared", "separate"],
         about("value function: a head on the policy [Schulman et al. 2017], or on a network of its own [Ouyang 2022]"),
     ] = "shared"
+    value_lr: Annotated[Positive | None, about("peak learning rate of the value function; empty: train.lr")] = None
     whiten: Annotated[Switch, about("advantages of a batch get mean 0 and variance 1 [Ziegler et al. 2019]")] = True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,49 +13,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from verisight.data.files import read_json, read_jsonl, write_atomic
 from verisight.study import svg, tables
+from verisight.study.curves import Chart, training_charts
 from verisight.study.gallery import AnswerGallery, PairGallery, collect_answers, collect_pairs
-from verisight.study.svg import Line
 from verisight.study.tables import Arm, Change, Metric, Row, comparison, headlines, markdown_table, terminal_table
-from verisight.train.tracking import flatten
 from verisight.types import UserError
 
 __all__ = ["Arm", "Report", "collect", "comparison", "markdown_table", "terminal_table", "write_report"]
 
 SHOWN_FIRST = 6  # cards shown before the rest is folded away
-_MAX_POINTS = 400  # of a curve; longer ones are averaged over neighbouring steps
 _SHORTER = 0.5  # words an answer; less is not worth a warning
 _CUT_OFF = 0.01  # share of answers cut off by the token limit from which on the report says so
 _UNPARSED = 0.01  # share of yes/no answers that say neither, likewise
-
-# title, y axis, shown in percent, key of metrics.jsonl -> name of its line
-_PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
-    ("Loss", "loss", False, {"loss": "loss"}),
-    ("Margin", "nats", False, {"margin_mean": "margin"}),
-    ("Pair accuracy", "share", True, {"accuracy": "accuracy"}),
-    ("Log-ratio to the start", "nats", False, {"chosen_logratio_sum": "chosen", "rejected_logratio_sum": "rejected"}),
-    ("Log-probability a token", "nats", False, {"chosen_logp_mean": "chosen", "rejected_logp_mean": "rejected"}),
-)
-# the same of the pairs that were looked at while training
-_PROBE_PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
-    (
-        "Margin by what is shown (probe)", "nats", False,
-        {"margin_mean": "its picture", "swapped/margin_mean": "another", "no_image/margin_mean": "none"},
-    ),
-    ("Log-ratio to the start (probe)", "nats", False,
-     {"chosen_logratio_sum": "chosen", "rejected_logratio_sum": "rejected"}),
-    ("KL to the start, own answers (probe)", "nats", False, {"samples/kl_sum": "KL"}),
-    ("Length of own answers (probe)", "words", False, {"samples/words": "words"}),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Curves that share an axis."""
-
-    title: str
-    y_label: str
-    percent: bool
-    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,35 +166,9 @@ def _training(arm: Arm) -> Training | None:
     origins: Counter[str] = Counter()
     for row in rows:
         origins.update(row.get("origin", {}))
-    charts = list(_charts(rows, _PANELS))
-    if charts and any(chart.title.startswith("Log-ratio") for chart in charts):
-        charts = [chart for chart in charts if not chart.title.startswith("Log-probability")]
-    looks = [flatten(row) for row in written if row.get("split") == "probe"]
-    charts += _charts(looks, _PROBE_PANELS)
+    charts = training_charts(written)
     seconds = sum(row.get("seconds", 0.0) for row in rows)
-    return Training(arm.label, str(path), rows[-1]["step"], seconds, tuple(origins.items()), tuple(charts))
-
-
-def _charts(rows: Sequence[dict[str, Any]], panels: Sequence[tuple[str, str, bool, dict[str, str]]]) -> Iterator[Chart]:
-    for title, y_label, percent, keys in panels:
-        lines = tuple(line for key, label in keys.items() if (line := _line(rows, key, label)))
-        if len(lines) == len(keys):
-            yield Chart(title, y_label, percent, lines)
-
-
-def _line(rows: Sequence[dict[str, Any]], key: str, label: str) -> Line | None:
-    known = [
-        (row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])
-    ]
-    if not known:
-        return None
-    size = math.ceil(len(known) / _MAX_POINTS)
-    groups = [known[at : at + size] for at in range(0, len(known), size)]
-    return Line(
-        label,
-        tuple(group[-1][0] for group in groups),
-        tuple(sum(value for _, value in group) / len(group) for group in groups),
-    )
+    return Training(arm.label, str(path), rows[-1]["step"], seconds, tuple(origins.items()), charts)
 
 
 def _measured(arm: Arm, summary: dict[str, Any]) -> Iterator[Measured]:

@@ -14,7 +14,7 @@ from verisight.data.files import read_json, write_json
 from verisight.judges.weighted import Scale, WeightedRewarder, measure
 from verisight.models.policy import Policy
 from verisight.progress import track
-from verisight.recipe import Recipe, RewardPart, Rollouts
+from verisight.recipe import Recipe, Rollouts
 from verisight.sources.replayed import Replayed
 from verisight.train.rollout import RolloutStep
 from verisight.types import Group, Pair, Rewarder, UserError
@@ -23,52 +23,60 @@ REWARDS = "rewards.json"
 
 
 class Learning(NamedTuple):
-    """What the loop is given besides the policy."""
+    """What the loop is given besides the policy. `raters`: what is trained on, and a gold reward on the same scale."""
 
     source: Replayed
     step: RolloutStep
-    rated_by: Rewarder
+    raters: dict[str, Rewarder]
     beside: dict[str, Tensor]
 
 
 def open_learning(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair]], *, quiet: bool) -> Learning:
     """Rewarders, reference, value function, source and step, for the policy as it stands before training."""
-    rated_by = _weighted(recipe, policy, rows["source"], quiet=quiet)
+    raters = _raters(recipe, policy, rows["source"], quiet=quiet)
     reference = build.reference(recipe, policy)
     critic = build.critic(recipe, policy)
-    source = build.rollouts(recipe, rows, rated_by=rated_by, reference=reference, critic=critic)
+    source = build.rollouts(recipe, rows, rated_by=raters["train"], reference=reference, critic=critic)
     step = build.rollout_step(recipe, policy, reference=reference, critic=critic)
-    return Learning(source, step, rated_by, {} if critic is None else critic.trainable())
+    return Learning(source, step, raters, {} if critic is None else critic.trainable())
 
 
-def _weighted(recipe: Recipe, policy: Policy, examples: Sequence[Pair], *, quiet: bool) -> WeightedRewarder:
-    """The sum of the recipe's rewards, each on the scale that rewards.json holds; it is written once."""
+def _raters(recipe: Recipe, policy: Policy, examples: Sequence[Pair], *, quiet: bool) -> dict[str, Rewarder]:
+    """The sum of the recipe's rewards, and its gold reward, each on the scale that rewards.json holds.
+
+    The file is written once, from answers of the policy as it is before training.
+    """
     node, target = recipe.source, recipe.output / REWARDS
     assert isinstance(node, Rollouts)
-    rewarders = [
-        build.rewarder(part.rewarder, folder=recipe.output, seed=recipe.seed, beside=policy, base=recipe.model.path)
-        for part in node.rewards
+    gold = [] if recipe.diagnose is None or recipe.diagnose.gold is None else [recipe.diagnose.gold]
+    asked = [(f"source.rewards.{i}", part.weight, part.rewarder) for i, part in enumerate(node.rewards)]
+    asked += [("diagnose.gold", 1.0, one) for one in gold]
+    live = [
+        build.rewarder(one, folder=recipe.output, seed=recipe.seed, beside=policy, base=recipe.model.path)
+        for _, _, one in asked
     ]
-    if node.normalize is None:
-        scales = [Scale() for _ in rewarders]
-    elif target.exists():
-        scales = [Scale(one["mean"], one["std"], one["num"]) for one in read_json(target)["rewards"]]
-    else:
-        groups = _starting_answers(recipe, policy, examples[: node.normalize], quiet=quiet)
-        scales = [_measured(part, one, groups, f"source.rewards.{i}") for i, (part, one) in
-                  enumerate(zip(node.rewards, rewarders, strict=True))]  # fmt: skip
-    told = [
-        {"name": one.name, "weight": part.weight, **asdict(scale)}
-        for part, one, scale in zip(node.rewards, rewarders, scales, strict=True)
-    ]
-    write_json(target, {"rewards": told})
-    weights = [part.weight for part in node.rewards]
-    return WeightedRewarder(list(zip(weights, rewarders, scales, strict=True)))
+    if not target.exists():
+        scales = [Scale() for _ in live]
+        if node.normalize is not None:
+            groups = _starting_answers(recipe, policy, examples[: node.normalize], quiet=quiet)
+            scales = [
+                _measured(one, groups, key) if weight else Scale()
+                for (key, weight, _), one in zip(asked, live, strict=True)
+            ]
+        told = [
+            {"key": key, "name": one.name, "weight": weight, **asdict(scale)}
+            for (key, weight, _), one, scale in zip(asked, live, scales, strict=True)
+        ]
+        write_json(target, {"rewards": told})
+    scales = [Scale(one["mean"], one["std"], one["num"]) for one in read_json(target)["rewards"]]
+    parts = [(weight, one, scale) for (_, weight, _), one, scale in zip(asked, live, scales, strict=True)]
+    found: dict[str, Rewarder] = {"train": WeightedRewarder(parts[: len(node.rewards)])}
+    if gold:
+        found["gold"] = WeightedRewarder(parts[-1:])
+    return found
 
 
-def _measured(part: RewardPart, rewarder: Rewarder, groups: Sequence[Group], key: str) -> Scale:
-    if not part.weight:
-        return Scale()
+def _measured(rewarder: Rewarder, groups: Sequence[Group], key: str) -> Scale:
     try:
         return measure(rewarder, groups)
     except UserError as error:

@@ -155,8 +155,7 @@ def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[P
     looks = None
     if recipe.diagnose is not None:
         pairs = probe(recipe, Offline(rows["source"], seed=recipe.seed), policy, quiet=quiet)
-        raters = {"train": learning.rated_by} | _gold(recipe)
-        looks = build.diagnose(recipe, policy, learning.step, pairs, raters=raters)
+        looks = build.diagnose(recipe, policy, learning.step, pairs, raters=learning.raters)
     assert isinstance(recipe.source, Rollouts)
     try:
         fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -76,6 +76,7 @@ class Probe(Protocol):
 class Optimization:
     """How the weights move. Learning rates are per AdamW step; `batch_size` counts pairs per optimizer step.
 
+    `projector_lr`, `beside_lr`: those of the projector, and of what trains beside the policy; None: `lr`.
     `trackers`: where metrics go besides metrics.jsonl, names that `train.tracking.check_trackers` accepts.
     """
 
@@ -84,6 +85,7 @@ class Optimization:
     micro_batch_size: int | None = None
     lr: float = 1e-6
     projector_lr: float | None = None
+    beside_lr: float | None = None
     warmup_fraction: float = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = 0.0
@@ -137,8 +139,9 @@ def fit(
     if accelerator.num_processes > 1:
         raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
     policy.to(accelerator.device)
-    weights = policy.trainable() | dict(beside or {})
-    optimizer = accelerator.prepare(_optimizer(weights, settings, is_projector=policy.is_projector))
+    weights = policy.trainable()
+    optimizer = accelerator.prepare(_optimizer(_rated(weights, beside or {}, settings, policy), settings))
+    weights |= dict(beside or {})
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)
     if watch is not None and first:
         for row in read_jsonl(metrics):
@@ -193,13 +196,19 @@ def _set_lr(optimizer: Any, settings: Optimization, step: int) -> float:
     return fraction
 
 
-def _optimizer(
-    weights: dict[str, torch.Tensor], settings: Optimization, *, is_projector: Callable[[str], bool]
-) -> torch.optim.Optimizer:
-    """AdamW with the projector in a group of its own. No weight decay on vectors (norms, biases)."""
+def _rated(
+    weights: Mapping[str, torch.Tensor], beside: Mapping[str, torch.Tensor], settings: Optimization, policy: Policy
+) -> list[tuple[torch.Tensor, float]]:
+    """Every weight with its learning rate."""
+    projector, other = settings.projector_lr or settings.lr, settings.beside_lr or settings.lr
+    rated = [(weight, projector if policy.is_projector(name) else settings.lr) for name, weight in weights.items()]
+    return rated + [(weight, other) for weight in beside.values()]
+
+
+def _optimizer(rated: Sequence[tuple[torch.Tensor, float]], settings: Optimization) -> torch.optim.Optimizer:
+    """AdamW with a group for each learning rate. No weight decay on vectors (norms, biases)."""
     groups: dict[tuple[float, float], list[torch.Tensor]] = {}
-    for name, weight in weights.items():
-        lr = settings.projector_lr if settings.projector_lr is not None and is_projector(name) else settings.lr
+    for weight, lr in rated:
         decay = settings.weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault((lr, decay), []).append(weight)
     return torch.optim.AdamW(
