@@ -143,3 +143,31 @@ def test_what_cannot_be_planned_is_refused(written: Path) -> None:
     config.unlink()
     assert "does not open" in refused(written)
     assert "nowhere" in refused(written, "model.path=./nowhere")
+
+
+def test_rollouts_are_planned_with_what_draws_and_rates_them(written: Path) -> None:
+    """K answers a prompt; drawn, scored, rated, valued once an epoch; keys while drawing, value function of its own."""
+    rows = "{kind: llava_instruct, file: my rows.json, images: pictures}"
+    source = f"source={{kind: rollouts, data: {rows}, rewards: [{{rewarder: {{kind: python, target: 'a:b'}}}}]}}"
+    words = (LORA, "model.dtype=bfloat16", source)
+
+    def plan(*more: str) -> dict:
+        return json.loads(finished("plan", written, *words, *more, "--json").out)
+
+    rloo, twice = plan("objective={kind: rloo}"), plan("objective={kind: rloo}", "source.epochs=2")
+    two = plan("objective={kind: rloo}", "source.num_samples=2")
+    step = rloo["shared"]
+    assert step["drawing"] == pytest.approx(2 * step["forward"])
+    assert twice["shared"]["drawing"] == pytest.approx(step["drawing"] / 2)
+    assert twice["shared"]["reference"] == pytest.approx(step["reference"] / 2)
+    assert rloo["ratio"] > two["ratio"] > 1.5
+    name = "keys and values while drawing"
+    [keys] = [phase[name] for phase in rloo["memory"]["phases"] if name in phase]
+    prompt = rloo["tokens"]["prompt, image included"]["longest"]
+    assert keys == min(8 << 30, 16 * (prompt + 4 * 256) * 2 * 2 * 32 * 4096)
+    shared, separate = (plan(f"objective={{kind: ppo, value: {value}}}") for value in ("shared", "separate"))
+    name = "value function: weights that train, gradients, moments"
+    assert separate["memory"]["held"][name] == 16 * rloo["num_trainable"]
+    assert name not in shared["memory"]["held"]
+    assert separate["shared"]["total"] > 1.5 * shared["shared"]["total"]
+    assert "drawn answers" in finished("plan", written, *words, "objective={kind: rloo}").out

@@ -22,11 +22,31 @@ class Kernel(NamedTuple):
 FLASH, MATH = Kernel(), Kernel(causal=1.0, backward=2.0)
 
 
+class Drawing(NamedTuple):
+    """How answers are drawn and rated: `num` to a prompt of up to `max_new_tokens`, trained on `epochs` times.
+
+    `rewards`: reward models with weights of their own, of the policy's size; `reward_adapters`: those on its base.
+    """
+
+    num: int
+    max_new_tokens: int
+    epochs: int = 1
+    rewards: int = 0
+    reward_adapters: int = 0
+    value: Literal["none", "shared", "separate"] = "none"
+
+    @property
+    def readers(self) -> int:
+        """Networks besides the reference that read a drawn answer: it is drawn, scored, rated and valued."""
+        return 2 + self.rewards + self.reward_adapters + (self.value == "separate")
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How the model is trained. `rank` 0 trains the language model in full; `reference` none: nothing is compared.
 
     `everywhere`: adapters on tower and projector too. `padded`: a row for every answer, all as long as the longest.
+    `drawing`: answers are drawn and rated first (RLOO, PPO).
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -38,6 +58,7 @@ class Setup:
     micro_batch_size: int = 1
     everywhere: bool = False
     padded: bool = False
+    drawing: Drawing | None = None
 
     @property
     def live_reference(self) -> bool:
@@ -78,6 +99,7 @@ class Flops(NamedTuple):
     backward: float
     recomputed: float  # by gradient checkpointing
     reference: float
+    drawing: float = 0.0  # answers are drawn, scored and rated, and read by a value function of its own
 
     @property
     def total(self) -> float:
@@ -98,7 +120,20 @@ def standard(size: Anatomy, load: Load, setup: Setup, *, kernel: Kernel = FLASH)
         vision = _trained_vision(size, load, setup, kernel)
         vision += _tower(size, load) + _projector(size, load) if compared else 0.0
         parts.append(Flops(vision, row.forward, row.backward, row.recomputed, row.reference if compared else 0.0))
-    return Flops(*(sum(values) for values in zip(*parts, strict=True)))
+    return with_drawing(Flops(*(sum(values) for values in zip(*parts, strict=True))), setup)
+
+
+def with_drawing(step: Flops, setup: Setup) -> Flops:
+    """The step with its share of drawing: each reader reads what a forward of the step reads, once in `epochs` steps.
+
+    So does the reference. A value function of its own is trained like the policy, its pictures' vectors aside.
+    """
+    if setup.drawing is None:
+        return step
+    drawn = setup.drawing.readers * step.forward / setup.drawing.epochs
+    if setup.drawing.value == "separate":
+        drawn += step.forward + step.backward + step.recomputed
+    return step._replace(reference=step.reference / setup.drawing.epochs, drawing=drawn)
 
 
 def shared(size: Anatomy, load: Load, setup: Setup, *, kernel: Kernel = FLASH) -> Flops:
@@ -117,7 +152,8 @@ def shared(size: Anatomy, load: Load, setup: Setup, *, kernel: Kernel = FLASH) -
         if setup.everywhere:
             copied = setup.reference == "frozen_copy"
             vision += _tower(size, load) + (_vision_adapters(size, load, setup) if copied else 0.0)
-    return Flops(vision, row.forward, row.backward, row.recomputed, row.reference if setup.live_reference else 0.0)
+    reference = row.reference if setup.live_reference else 0.0
+    return with_drawing(Flops(vision, row.forward, row.backward, row.recomputed, reference), setup)
 
 
 def _row(size: Anatomy, tokens: int, pairs: float, head_tokens: int, setup: Setup, kernel: Kernel) -> Flops:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from verisight.models.anatomy import Anatomy
-from verisight.models.costs import Load, Setup, num_trainable, tower_tokens
+from verisight.models.costs import Drawing, Load, Setup, num_trainable, tower_tokens
+from verisight.models.decode import CACHE_BYTES
 from verisight.models.logprobs import CHUNK_ELEMENTS
 from verisight.models.stores import RECENT_BYTES, Recent
 from verisight.models.vision import TOWER_PIXELS
 
 BYTES = {"float32": 4, "bfloat16": 2}
+DRAWN_AT_ONCE = 64  # answers, `Policy.sample`
 CONTEXT, SLACK = 3 << 28, 0.1  # bytes a device keeps for itself and its libraries; share of the rest: fragmentation
 
 
@@ -40,6 +42,8 @@ def memory(size: Anatomy, loads: Sequence[Load], setup: Setup) -> Memory:
     }
     if setup.reference == "frozen_copy":
         held["reference: a copy, tower shared"] = frozen + 4 * trainable - element * size.tower_weights
+    if setup.drawing is not None:
+        held |= _of_drawing(setup.drawing, element=element, size=size, trainable=trainable, lora=bool(setup.rank))
     logit = (3 * 4 + element) * size.head_linear // size.hidden  # made, in float32, log-softmax, its gradient
     most = (3 * 4 + element) * CHUNK_ELEMENTS
     rows = [(activations(size, load, setup), min(most, num * logit * sum(load.supervised))) for load in loads]
@@ -54,12 +58,34 @@ def memory(size: Anatomy, loads: Sequence[Load], setup: Setup) -> Memory:
     one, call = max(kept_of_pictures(size, load, setup) for load in loads), tower_at_work(size, loads, setup)
     if setup.everywhere and setup.live_reference and call > sum(last.values()):
         phases[0] = scored | {"vision tower of the reference": call}
+    if setup.drawing is not None:
+        phases.append({"keys and values while drawing": _keys(size, loads, setup, setup.drawing)})
     if not (setup.everywhere or setup.cached_features):
         phases.append({"vision tower at work": call})
     if not setup.cached_features and (not setup.everywhere or setup.reference == "frozen_copy"):
         held["last pictures, kept"] = max(num * one, min(Recent().size * one, RECENT_BYTES))
     counted = Memory(held, tuple(phases), 0)
     return counted._replace(allowance=CONTEXT + round(SLACK * counted.peak))
+
+
+def _of_drawing(drawing: Drawing, *, element: int, size: Anatomy, trainable: int, lora: bool) -> dict[str, int]:
+    """What reward and value models hold. A value function of its own shares the policy's base under LoRA."""
+    found = {}
+    if drawing.rewards:
+        found["reward models, weights of their own"] = drawing.rewards * element * size.num_weights
+    if drawing.reward_adapters:
+        found["reward models, adapters on the base"] = drawing.reward_adapters * 4 * trainable
+    if drawing.value == "separate":
+        found["value function: weights that train, gradients, moments"] = 16 * trainable
+    return found
+
+
+def _keys(size: Anatomy, loads: Sequence[Load], setup: Setup, drawing: Drawing) -> int:
+    """Bytes of the largest batch that is drawn: a prompt's keys and values are held once for all its answers."""
+    prompts = max(1, DRAWN_AT_ONCE // drawing.num)
+    tokens = max(load.prompt for load in loads) + drawing.num * drawing.max_new_tokens
+    token = 2 * BYTES[setup.dtype] * size.num_layers * size.key
+    return max(tokens * token, min(CACHE_BYTES, prompts * tokens * token))
 
 
 def kept_of_pictures(size: Anatomy, load: Load, setup: Setup) -> int:

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from verisight.models import costs, footprint
 from verisight.models.anatomy import Anatomy
 from verisight.models.costs import Flops, Load, Setup
 from verisight.models.footprint import Memory, memory
+from verisight.models.sharing import names_base
 from verisight.recipe.yaml_tree import apply_overrides
 from verisight.study.plan_inputs import first_loads, open_skeleton
 
@@ -123,7 +125,22 @@ def setup_of(one: recipe.Recipe) -> Setup:
         micro_batch_size=train.micro_batch_size or train.batch_size,
         everywhere=isinstance(tune, recipe.Lora) and tune.targets == "all",
         padded=train.scoring == "padded",
+        drawing=_drawing(one),
     )
+
+
+def _drawing(one: recipe.Recipe) -> costs.Drawing | None:
+    """What RLOO and PPO do before a step."""
+    node = one.source
+    if not isinstance(node, recipe.Rollouts):
+        return None
+    models = [part.rewarder for part in node.rewards if isinstance(part.rewarder, recipe.ModelReward)]
+    lora = isinstance(one.model.tune, recipe.Lora)
+    alike = [
+        lora and model.dtype == one.model.dtype and names_base(Path(model.path), one.model.path) for model in models
+    ]
+    value = one.objective.value if isinstance(one.objective, recipe.Ppo) else "none"
+    return costs.Drawing(node.num_samples, node.max_new_tokens, node.epochs, len(alike) - sum(alike), sum(alike), value)
 
 
 def _limit(gib: float | None) -> int | None:
@@ -214,6 +231,10 @@ def _assumptions(one: recipe.Recipe) -> list[str]:
     if any(not isinstance(node, recipe.Offline | recipe.Mixed) for _, node in recipe.below(one.source)):
         lines.append(
             "answers that do not exist yet: taken as long as the chosen; making and comparing them, not counted."
+        )
+    if isinstance(one.source, recipe.Rollouts):
+        lines[-1] = (
+            "drawn answers: taken as long as the chosen (memory: the limit); reward models: of the policy's size."
         )
     if isinstance(one.objective, recipe.Mdpo):
         lines.append("mdpo scores the chosen answer with a spoiled picture too: that is not counted.")

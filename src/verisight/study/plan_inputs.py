@@ -57,6 +57,8 @@ def _group(one: recipe.Recipe, key: str, pair: Pair) -> Group:
     """What is scored of a pair of the source at `key`."""
     if isinstance(one.objective, recipe.Sft):
         return Group(pair.prompt, (pair.chosen,))
+    if isinstance(one.source, recipe.Rollouts):
+        return Group(pair.prompt, (pair.chosen,) * one.source.num_samples)
     above = [node for place, node in recipe.below(one.source) if key.startswith(f"{place}.")]
     added = (pair.chosen,) * sum(isinstance(node, recipe.Averaged) for node in above)
     return Group(pair.prompt, (pair.chosen, *(pair.rejected or (pair.chosen,)), *added))
