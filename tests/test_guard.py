@@ -28,6 +28,7 @@ def stopped_at(guard, some):
     [
         ({"kl_sum": 101.0}, "101 nats per answer from the reference, accepted: at most 100"),
         ({"kl_sum": float("nan")}, "nan nats"),
+        ({"kl_sum": float("-inf")}, "-inf nats"),
         ({"repetition": 0.6}, "0.6 of its 4-grams repeated"),
         ({"truncated_fraction": 0.9}, "0.9 of its answers cut off"),
         ({"answer_tokens": 4.0}, "0.1 of the first answers' length, accepted: at least 0.2"),
@@ -44,6 +45,23 @@ def test_each_limit_stops_after_patience_and_not_before(bad, told):
         guard.see(rows(bad, first=8)[0])
     assert told in str(caught.value)
     assert "since step 6" in str(caught.value)
+
+
+def test_a_batch_that_is_gone_through_again_counts_once():
+    guard = Guard(Limits(patience=2))
+    bad = {"kl_sum": 500.0}
+    for row in rows({}, bad | {"seconds_of": {"sampling": 1.0}}, *[bad | {"seconds_of": {}}] * 8):
+        guard.see(row)
+    assert not guard.healthy
+    with pytest.raises(Collapsed, match="since step 2"):
+        guard.see(rows(bad | {"seconds_of": {"sampling": 1.0}}, first=11)[0])
+
+
+def test_the_first_length_is_a_number():
+    guard = Guard(Limits(patience=2))
+    for row in rows({"answer_tokens": float("nan")}, {}, {}, {}):
+        guard.see(row)
+    assert guard.healthy
 
 
 def test_limits_can_be_taken_off_and_missing_columns_break_none():

@@ -20,6 +20,7 @@ from verisight.data.repetition import repetition
         ("有一只狗。有一只猫。", 3, 1 / 6),
         ("dog 猫 dog 猫 dog 猫", 2, 3 / 5),
         ("\N{THAI CHARACTER KO KAI}" * 8, 4, 4 / 5),
+        ("कुत्ता बिल्ली कुत्ता बिल्ली", 2, 1 / 3),  # vowel signs part no words
     ],
 )
 def test_by_hand(text, n, share):

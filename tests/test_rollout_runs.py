@@ -18,8 +18,8 @@ from verisight.types import Prompt, UserError
 ORACLE = "{kind: oracle, scenes: preference/scenes.json}"
 JUDGE = f"{{kind: wins, annotator: {ORACLE}}}"
 PYTHON = "{kind: python, target: 'test_rollout_runs:shortness'}"
-LETTERS = f"[{{rewarder: {ORACLE}}}]"
-RLOO = f"source={{kind: rollouts, data: {POVID}, rewards: {LETTERS}, normalize: 4, max_new_tokens: 12, num_samples: 2}}"
+SMALL = "normalize: 4, max_new_tokens: 12, num_samples: 2, guard: {max_truncated_fraction: null}"
+RLOO = f"source={{kind: rollouts, data: {POVID}, rewards: [{{rewarder: {ORACLE}}}], {SMALL}}}"
 RUN = (RLOO, "objective={kind: rloo}", "train.steps=6", "train.batch_size=2")
 WIDE = ("source.max_new_tokens=80", "source.num_samples=4", "source.normalize=8")
 REPLAY = ("source.minibatches=2", "source.epochs=2", "train.checkpoint_every=3")
@@ -127,7 +127,9 @@ def test_a_collapse_stops_the_run_and_leaves_the_last_good_model(made: Path) -> 
     kl = [row["kl_sum"] for row in rows_of(free.output)]
     limit = max(kl[:2]) + 1e-3
     first = next(step for step, value in enumerate(kl, 1) if value > limit)
-    one = open_recipe(made, "collapse", *words, f"source.guard={{max_kl: {limit}, patience: 1}}")
+    one = open_recipe(
+        made, "collapse", *words, f"source.guard={{max_kl: {limit}, patience: 1, max_truncated_fraction: null}}"
+    )
     with pytest.raises(Collapsed, match=rf"collapsed at step {first}: .* nats per answer") as caught:
         train(one, quiet=True)
     assert not (one.output / "model").exists()

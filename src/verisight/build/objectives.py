@@ -112,6 +112,7 @@ def diagnose(
         compared = Reference(policy, mode="adapter_off") if policy.has_adapter else None
     return Diagnose(
         policy, compared, pairs, every=one.diagnose.every, seed=one.seed, max_new_tokens=one.diagnose.max_new_tokens,
+        num_samples=one.diagnose.num_samples,
         batch_size=one.train.micro_batch_size or one.train.batch_size, raters=raters or {},
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ def repetition(text: str, n: int = 4) -> float:
     with unlikelihood training"). Case and punctuation do not count; where no blanks part words, letters are counted.
     """
     assert n >= 1, f"n {n}"
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    words = _WORD.findall("".join(one for one in plain if not unicodedata.category(one).startswith("M")))
     grams = [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

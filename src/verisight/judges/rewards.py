@@ -17,7 +17,7 @@ import torch
 from verisight.models.reward import RewardModel
 from verisight.pocket.known import KnownScenes, task_of
 from verisight.pocket.oracle import judge
-from verisight.types import Annotator, Comparison, Group, Prompt, UserError
+from verisight.types import Annotator, Answer, Comparison, Group, Prompt, UserError
 
 
 class OracleRewarder:
@@ -100,7 +100,10 @@ class WinsRewarder:
 
 
 class ModelRewarder:
-    """A reward model's rewards, as they come: unbounded, of its own scale."""
+    """A reward model's rewards, as they come: unbounded, of its own scale.
+
+    It reads texts, as it did when it was trained: who drew an answer may have another tokenizer.
+    """
 
     def __init__(self, model: RewardModel, *, name: str, batch_size: int = 8) -> None:
         self._model, self._name, self._batch_size = model, name, batch_size
@@ -118,7 +121,10 @@ class ModelRewarder:
         """
         found: list[list[float]] = []
         for start in range(0, len(groups), self._batch_size):
-            batch = groups[start : start + self._batch_size]
+            batch = [
+                Group(group.prompt, tuple(Answer(one.text) for one in group.answers))
+                for group in groups[start : start + self._batch_size]
+            ]
             with torch.inference_mode():
                 rewards = iter(self._model.rewards(batch).tolist())
             found += [[_finite(next(rewards), group.prompt, self._name) for _ in group.answers] for group in batch]

@@ -54,7 +54,7 @@ class RewardPart(Node):
 
 
 class Guard(Node):
-    """When the policy counts as collapsed: one limit broken for `patience` steps in a row stops the run."""
+    """When the policy counts as collapsed: one limit broken for `patience` draws in a row stops the run."""
 
     max_kl: Annotated[Positive | None, about("nats per answer from the reference; empty: not held")] = 100.0
     max_repetition: Annotated[
@@ -70,7 +70,7 @@ class Guard(Node):
     min_distinct_fraction: Annotated[
         Fraction | None, about("share of prompts whose answers are not all the same; empty: not held")
     ] = 0.02
-    patience: Annotated[Count, about("steps in a row")] = 5
+    patience: Annotated[Count, about("draws in a row")] = 5
 
 
 class Rollouts(Node):

@@ -107,6 +107,7 @@ class Diagnose(Node):
         Data | None, about("held-out pairs; empty: the first that the source gives, which are trained on too")
     ] = None
     max_new_tokens: Annotated[Count, about("longest answer that is sampled for length and KL, tokens")] = 256
+    num_samples: Annotated[Count, about("answers sampled to each of their prompts")] = 1
     gold: Annotated[
         Rewarder | None,
         about("who rates the sampled answers apart from what is trained on [Gao et al. 2022, gold reward]"),
@@ -151,6 +152,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             )
     yield from _reward_contradictions(recipe)
     yield from _rollout_contradictions(recipe)
+    yield from _gold_contradictions(recipe)
     if isinstance(objective, Sft | CalibratedSlic | Reward) and train.reference != "auto":
         found = f"found {train.reference} with objective {objective.kind}, which has none"
         yield f"train.reference: {found}; accepted: auto"
@@ -215,6 +217,16 @@ def _rollout_contradictions(recipe: Recipe) -> Iterator[str]:
     num = recipe.train.batch_size * source.minibatches * source.num_samples
     if isinstance(objective, Ppo) and objective.kl_target is not None and 5 * objective.horizon <= num:
         yield f"objective.horizon: found {objective.horizon} with {num} answers a batch; accepted: above {num // 5}"
+
+
+def _gold_contradictions(recipe: Recipe) -> Iterator[str]:
+    """Wins need another answer."""
+    looked = recipe.diagnose
+    raters: list[Rewarder | None] = [] if looked is None else [looked.gold]
+    if looked is not None and isinstance(recipe.source, Rollouts):
+        raters += [part.rewarder for part in recipe.source.rewards]
+    if looked is not None and looked.num_samples < 2 and any(isinstance(one, Wins) for one in raters):
+        yield "diagnose.num_samples: found 1 with a reward of kind wins, which compares; accepted: 2 or more"
 
 
 def _cache_contradictions(recipe: Recipe) -> Iterator[str]:

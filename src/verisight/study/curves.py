@@ -1,9 +1,9 @@
-"""The curves of a training: panels over the step, and what tells that a reward is being hacked."""
+"""The curves of a training: panels over the step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ _PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Margin", "nats", False, {"margin_mean": "margin"}),
     ("Pair accuracy", "share", True, {"accuracy": "accuracy"}),
     ("Log-ratio to the start", "nats", False, {"chosen_logratio_sum": "chosen", "rejected_logratio_sum": "rejected"}),
-    ("Reward", "standard deviations", False, {"reward": "reward"}),
+    ("Reward", "reward", False, {"reward": "reward"}),
     ("KL to the start, own answers", "nats", False, {"kl_sum": "KL"}),
     ("Length of own answers", "tokens", False, {"answer_tokens": "tokens"}),
     ("Repetition and cut-off", "share", True, {"repetition": "repeated", "truncated_fraction": "cut off"}),
@@ -58,35 +58,7 @@ def training_charts(written: Sequence[dict[str, Any]]) -> tuple[Chart, ...]:
     charts = list(_charts(rows, _PANELS))
     if any(chart.title.startswith("Log-ratio") for chart in charts):
         charts = [chart for chart in charts if not chart.title.startswith("Log-probability")]
-    return (*charts, *_watch(looks), *_charts(looks, _PROBE_PANELS))
-
-
-def _watch(looks: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
-    """Reward and gold reward (in deviations of the starting model's answers), sqrt of the KL, length, repetition.
-
-    Against the square root of the KL Gao et al. 2022 see the gold reward rise and fall while the other goes on rising.
-    All are changes since the first look; length as a share of it.
-    """
-    if not looks or not all(f"samples/{name}" in looks[0] for name in ("train_reward", "gold_reward", "kl_sum")):
-        return
-    first = looks[0]
-
-    def change(name: str, label: str, *, scale: float = 1.0) -> Line:
-        rows = [(row["step"], (row[f"samples/{name}"] - first[f"samples/{name}"]) / scale) for row in looks]
-        return Line(label, tuple(step for step, _ in rows), tuple(value for _, value in rows))
-
-    kl = Line(
-        "sqrt KL",
-        tuple(row["step"] for row in looks),
-        tuple(math.sqrt(max(0.0, row["samples/kl_sum"])) for row in looks),
-    )
-    yield Chart(
-        "Reward-hacking watch (probe)", "sd, sqrt nats, shares", False,
-        (
-            change("train_reward", "reward"), change("gold_reward", "gold"), kl,
-            change("tokens", "length", scale=max(1e-9, first["samples/tokens"])), change("repetition", "repetition"),
-        ),
-    )  # fmt: skip
+    return (*charts, *_charts(looks, _PROBE_PANELS))
 
 
 def _charts(rows: Sequence[dict[str, Any]], panels: Sequence[tuple[str, str, bool, dict[str, str]]]) -> Iterator[Chart]:

@@ -12,10 +12,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from verisight.data.files import read_json, read_jsonl, write_atomic
-from verisight.study import svg, tables
+from verisight.study import hacking, svg, tables
 from verisight.study.curves import Chart, training_charts
 from verisight.study.gallery import AnswerGallery, PairGallery, collect_answers, collect_pairs
 from verisight.study.tables import Arm, Change, Metric, Row, comparison, headlines, markdown_table, terminal_table
+from verisight.train.tracking import flatten
 from verisight.types import UserError
 
 __all__ = ["Arm", "Report", "collect", "comparison", "markdown_table", "terminal_table", "write_report"]
@@ -36,6 +37,8 @@ class Training:
     seconds: float
     origins: tuple[tuple[str, int], ...]
     charts: tuple[Chart, ...]
+    paths: tuple[hacking.Path, ...] = ()
+    caution: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,14 @@ def collect(
         UserError: see `comparison`; or a file of a run is malformed.
     """
     rows = comparison(arms)
+    trainings = tuple(found for arm in arms if (found := _training(arm)))
     summaries = {arm.label: tables.read_summary(arm) for arm in arms}
     return Report(
         arms=tuple(arm.label for arm in arms),
         headlines=tuple(headlines(rows)),
-        cautions=tuple(_cautions(rows, summaries)),
+        cautions=(*_cautions(rows, summaries), *(f"{one.arm}: {one.caution}" for one in trainings if one.caution)),
         rows=tuple(rows),
-        trainings=tuple(found for arm in arms if (found := _training(arm))),
+        trainings=trainings,
         pairs=tuple(found for arm in arms if (found := collect_pairs(arm, num=num_pairs, seed=seed))),
         answers=collect_answers(arms, images=images, num=num_answers, seed=seed),
         measured=tuple(found for arm in arms for found in _measured(arm, summaries[arm.label])),
@@ -121,7 +125,7 @@ def write_report(
     limits = {percent: _limit(report.rows, percent=percent) for percent in (True, False)}
     page = environment.get_template("report.html.j2").render(
         report=report, title=title, seed=seed, version=version("verisight"), svg=svg, tables=tables, limits=limits,
-        shown_first=SHOWN_FIRST,
+        shown_first=SHOWN_FIRST, hacking=hacking,
     )  # fmt: skip
     write_atomic(target, page)
     return target
@@ -167,8 +171,12 @@ def _training(arm: Arm) -> Training | None:
     for row in rows:
         origins.update(row.get("origin", {}))
     charts = training_charts(written)
+    looks = [flatten(row) for row in written if row.get("split") == "probe"]
     seconds = sum(row.get("seconds", 0.0) for row in rows)
-    return Training(arm.label, str(path), rows[-1]["step"], seconds, tuple(origins.items()), charts)
+    return Training(
+        arm.label, str(path), rows[-1]["step"], seconds, tuple(origins.items()), charts,
+        hacking.paths(looks), hacking.caution(looks),
+    )  # fmt: skip
 
 
 def _measured(arm: Arm, summary: dict[str, Any]) -> Iterator[Measured]:

@@ -16,7 +16,7 @@ class Collapsed(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a policy counts as collapsed: one limit broken in `patience` steps in a row. None: that one is not held.
+    """When a policy counts as collapsed: one limit broken in `patience` draws in a row. None: that one is not held.
 
     Values are means over the answers of a step. Aligned models move by some 5 to 30 nats an answer; a policy that
     repeats itself, never ends, falls silent or says one and the same has found a hole in its reward.
@@ -27,7 +27,7 @@ class Limits:
         max_truncated_fraction: share of answers that the token limit ended.
         min_length_fraction, max_length_fraction: tokens against the first step's.
         min_distinct_fraction: share of prompts whose answers are not all the same; below it nothing is learnt either.
-        patience: steps in a row.
+        patience: draws in a row; a batch of answers that is gone through several times counts once.
     """
 
     max_kl: float | None = 100.0
@@ -46,6 +46,7 @@ class Guard:
         self._limits = limits
         self._first_length: float | None = None
         self._since: dict[str, int] = {}  # name of a broken limit -> the step since which it has been
+        self._times: dict[str, int] = {}
 
     @property
     def healthy(self) -> bool:
@@ -53,17 +54,18 @@ class Guard:
         return not self._since
 
     def see(self, row: Mapping[str, Any]) -> None:
-        """Take in a row; those of other splits than "train" are passed over.
+        """Take in a row. Passed over are other splits than "train", and steps on answers that were drawn before.
 
         Raises:
             Collapsed: a limit has been broken for too long.
         """
-        if row.get("split") != "train":
+        if row.get("split") != "train" or row.get("seconds_of") == {}:
             return
         broken = {name: told for name, told in self._broken(row)}
         self._since = {name: self._since.get(name, int(row["step"])) for name in broken}
+        self._times = {name: self._times.get(name, 0) + 1 for name in broken}
         for name, since in self._since.items():
-            if int(row["step"]) - since + 1 >= self._limits.patience:
+            if self._times[name] >= self._limits.patience:
                 raise Collapsed(
                     f"training: the policy has collapsed at step {row['step']}: {broken[name]}, beyond which "
                     f"it has been since step {since}; what may help: lower train.lr, larger objective.beta, another "
@@ -73,7 +75,7 @@ class Guard:
     def _broken(self, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Limits that this row breaks, and what is said of them. NaN breaks any; a column that is not there none."""
         limits, length = self._limits, row.get("answer_tokens")
-        if self._first_length is None and length is not None:
+        if self._first_length is None and length is not None and math.isfinite(length):
             self._first_length = max(1.0, float(length))
         share = None if length is None or self._first_length is None else length / self._first_length
         columns = {
@@ -88,6 +90,6 @@ class Guard:
             limit = getattr(limits, name)
             if found is None or limit is None:
                 continue
-            if math.isnan(found) or (found > limit if name.startswith("max") else found < limit):
+            if not math.isfinite(found) or (found > limit if name.startswith("max") else found < limit):
                 side = "at most" if name.startswith("max") else "at least"
                 yield name, f"{found:.3g} {what}, accepted: {side} {limit:g}"
