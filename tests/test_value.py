@@ -14,7 +14,7 @@ from verisight.models.reward import new_head, with_head
 from verisight.models.sharing import names_base, open_adapter, shared_copy
 from verisight.models.tuning import LoraSettings
 from verisight.models.value import SeparateValue, SharedValue
-from verisight.types import Answer, Group
+from verisight.types import Answer, Decoding, Group
 from zoo import FAMILIES, tiny
 
 LORA = LoraSettings(4, 8)
@@ -72,6 +72,27 @@ def test_values_depend_on_the_picture(kind, family):
     assert (spoken(critic, policy, removed) - seen).abs().min() > 1e-6
     alone = torch.cat([spoken(critic, policy, [Group(one.prompt, (a,))]) for one in GROUPS for a in one.answers])
     torch.testing.assert_close(seen, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("who", ["policy", "reference", "copied reference", "reward", "shared value", "separate value"])
+def test_the_image_guard(who):
+    """Another picture, and none, change what every model of RLOO and PPO says of the same tokens."""
+    policy = tuned()
+    drawn = policy.sample([prompt(0)], decoding=Decoding(6, temperature=1.0), seed=0, num=2)[0]
+    seen = Group(prompt(0), tuple(one.answer for one in drawn))
+    speaks = {
+        "policy": lambda group: policy.score([group]).token_logp,
+        "reference": lambda group: Reference(policy, mode="adapter_off").score([group]).token_logp,
+        "copied reference": lambda group: Reference(policy, mode="frozen_copy").score([group]).token_logp,
+        "reward": lambda group: with_head(policy, new_head(policy, seed=0)).rewards([group]),
+        "shared value": lambda group: loud(critic_of("shared", policy)).values([group], policy.read([group])),
+        "separate value": lambda group: loud(critic_of("separate", policy)).values([group], policy.read([group])),
+    }[who]
+    with torch.no_grad():
+        told = speaks(seen)
+        for images in ((picture(9),), ()):
+            assert (speaks(Group(replace(seen.prompt, images=images), seen.answers)) - told).abs().min() > 1e-6
+        assert torch.equal(speaks(seen), told)
 
 
 def test_a_separate_value_function_leaves_the_policy_alone_and_a_shared_one_does_not():
