@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +132,24 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for target in ("my_rewards", "my_rewards:", "my_rewards:gone", "no_such_module_here:f", "my_rewards:number"):
         with pytest.raises(UserError, match=r"target: .*accepted: package\.module:function"):
             FunctionRewarder(target)
+
+
+def test_a_function_beside_the_recipe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rewards_of_mine.py").write_text("def shout(prompt, text):\n    return float(text.isupper())\n")
+    (tmp_path / "broken_rewards.py").write_text("def shout(:\n")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    group = Group(prompt(0), (Answer("A DOG"), Answer("a dog")))
+    assert FunctionRewarder("rewards_of_mine:shout").rate([group]) == [[1.0, 0.0]]
+    with pytest.raises(UserError, match=r"target: 'broken_rewards:shout' is not there \(SyntaxError"):
+        FunctionRewarder("broken_rewards:shout")
+
+
+def test_a_reward_model_reads_the_text_whoever_drew_it() -> None:
+    """The ids of another tokenizer are other words."""
+    policy = tiny("llava")
+    rewarder = ModelRewarder(with_head(policy, new_head(policy, seed=0)), name="rm")
+    plain = Group(prompt(0), (Answer("There is a dog."), Answer("A cow.")))
+    foreign = Group(prompt(0), tuple(replace(one, token_ids=(7, 8, 9)) for one in plain.answers))
+    assert rewarder.rate([foreign]) == rewarder.rate([plain])
+    assert rewarder.rate([Group(prompt(0), (Answer("", token_ids=(2,)),))])[0][0] is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -134,6 +136,8 @@ class ModelRewarder:
 class FunctionRewarder:
     """A Python function of the user's own, named `package.module:function`: called as f(prompt, text) -> float.
 
+    Modules are looked for where Python looks, and then in the working directory.
+
     Raises:
         UserError: there is no such function.
     """
@@ -168,10 +172,12 @@ def _imported(target: str) -> Callable[[Prompt, str], Any]:
     accepted = "accepted: package.module:function, one that can be imported"
     if not (module and colon and name):
         raise UserError(f"target: found {target!r}; {accepted}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"target: {target!r} is not there ({error}); {accepted}") from error
+    except Exception as error:  # the module is the user's, and is run
+        raise UserError(f"target: {target!r} is not there ({type(error).__name__}: {error}); {accepted}") from error
     if not callable(found):
         raise UserError(f"target: {target!r} is {type(found).__name__}; {accepted}")
     return found
