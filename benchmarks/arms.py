@@ -66,8 +66,9 @@ def prepare(out: Path, recipe: Path) -> None:
 
 
 def measured(folder: Path) -> bool:
-    """Whether its evaluation is there."""
-    return (folder / "evaluate" / "summary.json").exists()
+    """Whether all of its evaluation is there."""
+    summary = folder / "evaluate" / "summary.json"
+    return summary.exists() and read_json(summary).keys() >= MEASURES.keys()
 
 
 def folder_of(out: Path, arm: str, seed: int) -> Path:
