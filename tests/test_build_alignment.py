@@ -48,7 +48,9 @@ def test_every_setting_of_an_objective(node, expected, reduction):
 
 def test_every_objective_is_in_the_table():
     kinds = {node.kind for node, *_ in OBJECTIVES}
-    assert kinds | {"sft"} == set(recipe.json_schema()["properties"]["objective"]["discriminator"]["mapping"])
+    assert kinds | {"sft", "rloo", "ppo"} == set(
+        recipe.json_schema()["properties"]["objective"]["discriminator"]["mapping"]
+    )
 
 
 VIEWS = [

@@ -13,6 +13,7 @@ from verisight.data.files import read_json
 from verisight.study.run import train
 from verisight.train import tracking
 from verisight.train.guard import Collapsed
+from verisight.train.rollout import Ppo, Rloo
 from verisight.types import Prompt, UserError
 
 ORACLE = "{kind: oracle, scenes: preference/scenes.json}"
@@ -180,3 +181,20 @@ def test_a_python_reward_is_looked_up_before_anything_is_loaded(made: Path, targ
     one = open_recipe(made, "lookup", f"source.rewards=[{{rewarder: {{kind: python, target: '{target}'}}}}]")
     with pytest.raises(UserError, match=f"source.rewards.0.rewarder: .*{message}"):
         train(one, quiet=True)
+
+
+def test_settings_arrive_where_they_are_used(made: Path) -> None:
+    words = (
+        "objective={kind: rloo, clip: 0.3, ratio: token, whiten: true, kl: k2, beta: 0.7}",
+        "source.truncated_penalty=1.5",
+    )
+    one = open_recipe(made, "settings", *words)
+    assert build.rollout_objective(one.objective) == Rloo(0.3, "token")
+    drawing = build.drawing(one.source)
+    assert (drawing.decoding.max_new_tokens, drawing.decoding.temperature, drawing.num) == (12, 1.0, 2)
+    assert drawing.truncated_penalty == 1.5
+    text = "{kind: ppo, clip: 0.1, value_clip: null, value_weight: 0.4, entropy_weight: 0.2, value_lr: 1e-2}"
+    ppo = open_recipe(made, "settings", f"objective={text}", "source.epochs=3", "train.steps=null", "train.epochs=1")
+    assert build.rollout_objective(ppo.objective) == Ppo(0.1, None, 0.4, 0.2)
+    settings = build.optimization(ppo, num_pairs=8)
+    assert (settings.beside_lr, settings.steps) == (1e-2, 12)

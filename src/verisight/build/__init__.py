@@ -10,7 +10,7 @@ from verisight.build.annotators import check_chats
 from verisight.build.models import cache_folder, keep_looks, open_model, open_reward, open_trained, tune
 from verisight.build.negatives import hallucinate, origin
 from verisight.build.objectives import diagnose, reference, step
-from verisight.build.rollouts import critic, drawing, guard, rewarder, rollout_step, rollouts
+from verisight.build.rollouts import critic, drawing, guard, rewarder, rollout_objective, rollout_step, rollouts
 from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
@@ -38,6 +38,7 @@ __all__ = [
     "origin",
     "reference",
     "rewarder",
+    "rollout_objective",
     "rollout_step",
     "rollouts",
     "rows_folder",
