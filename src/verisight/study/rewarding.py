@@ -85,7 +85,7 @@ def measures(rows: Sequence[dict[str, Any]]) -> dict[str, Measure]:
 
 def write_check(folder: Path, found: RewardCheck, *, model: str, data: dict[str, Any]) -> Path:
     """Write rows and summary of one model on one set; returns the summary's path."""
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{model} on {data['name']}").strip("-.")
+    stem = re.sub(r"[^A-Za-z0-9._]+", "-", f"{model} on {data['name']}").strip("-.")
     write_jsonl(folder / f"{stem}.jsonl", found.rows)
     told = {
         "model": model, "data": data, "num_pairs": len(found.rows), "metrics": found.metrics,
@@ -97,9 +97,13 @@ def write_check(folder: Path, found: RewardCheck, *, model: str, data: dict[str,
 
 
 def read_checks(folder: Path) -> list[dict[str, Any]]:
-    """Every summary of a folder, by model and set."""
-    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    """Every summary of a folder, by model and set; files of other kinds are passed over."""
+    found = [one for path in sorted(folder.glob("*.json")) if _is_summary(one := read_json(path))]
     return sorted(found, key=lambda one: (one["model"], one["data"]["name"]))
+
+
+def _is_summary(told: Any) -> bool:
+    return isinstance(told, dict) and told.keys() >= {"model", "data", "num_pairs", "metrics", "calibration"}
 
 
 def _cluster(pair: Pair) -> str:
