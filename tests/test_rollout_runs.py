@@ -10,7 +10,7 @@ from small_runs import POVID, loaded, placed, rows_of, write_small
 from user_files import assert_same_weights
 from verisight import build, recipe
 from verisight.data.files import read_json
-from verisight.study.run import train
+from verisight.study.run import pairs, train
 from verisight.train import tracking
 from verisight.train.guard import Collapsed
 from verisight.train.rollout import Ppo, Rloo
@@ -164,6 +164,11 @@ def test_a_collapse_stops_the_run_and_leaves_the_last_good_model(made: Path) -> 
 def test_what_does_not_go_together_is_refused(made: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_recipe(made, "refused", *words)
+
+
+def test_no_pairs_are_made_of_rollouts(made: Path) -> None:
+    with pytest.raises(UserError, match="source.kind: found rollouts, of which no pairs are made"):
+        pairs(open_recipe(made, "pairs"))
 
 
 def test_pairs_are_refused_with_a_policy_gradient(made: Path) -> None:

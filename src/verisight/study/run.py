@@ -109,6 +109,9 @@ def open_benchmarks(recipe: Recipe) -> list[Benchmark]:
 
 def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
     """The recipe's pairs, written to pairs.parquet: hallucinations, ranked answers, or the composed data set."""
+    if isinstance(recipe.source, Rollouts):
+        accepted = "a source of pairs; rated answers are drawn while training"
+        raise UserError(f"source.kind: found rollouts, of which no pairs are made; accepted: {accepted}")
     open_run(recipe)
     return make_pairs(recipe, quiet=quiet)
 
