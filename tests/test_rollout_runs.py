@@ -167,7 +167,7 @@ def test_what_does_not_go_together_is_refused(made: Path, words: tuple[str, ...]
 
 
 def test_no_pairs_are_made_of_rollouts(made: Path) -> None:
-    with pytest.raises(UserError, match="source.kind: found rollouts, of which no pairs are made"):
+    with pytest.raises(UserError, match=r"source.kind: found rollouts, of which no pairs are made"):
         pairs(open_recipe(made, "pairs"))
 
 
