@@ -115,7 +115,7 @@ def flat(prompt: Prompt, text: str) -> float:
 
 
 def test_a_collapse_stops_the_run_and_leaves_the_last_good_model(made: Path) -> None:
-    """The third step and later are called too far; the checkpoint of step 2 is the last before."""
+    """A row tells of answers drawn by the weights of the step before: those of the broken step's are not good."""
     words = (
         "train.lr=3e-2",
         "train.checkpoint_every=1",
@@ -128,16 +128,19 @@ def test_a_collapse_stops_the_run_and_leaves_the_last_good_model(made: Path) -> 
     kl = [row["kl_sum"] for row in rows_of(free.output)]
     limit = max(kl[:2]) + 1e-3
     first = next(step for step, value in enumerate(kl, 1) if value > limit)
+    assert kl[first] > limit, "in two steps in a row"
     one = open_recipe(
-        made, "collapse", *words, f"source.guard={{max_kl: {limit}, patience: 1, max_truncated_fraction: null}}"
+        made, "collapse", *words, f"source.guard={{max_kl: {limit}, patience: 2, max_truncated_fraction: null}}"
     )
-    with pytest.raises(Collapsed, match=rf"collapsed at step {first}: .* nats per answer") as caught:
+    with pytest.raises(Collapsed, match=rf"collapsed at step {first + 1}: .* nats per answer") as caught:
         train(one, quiet=True)
     assert not (one.output / "model").exists()
-    assert f"step-{first - 1:08d}, the last good one" in str(caught.value)
+    assert f"step-{first - 2:08d}, the last good one" in str(caught.value)
     good = build.open_model(recipe.Model(path=str(one.output / "last_good")))
     assert good.has_adapter
-    with pytest.raises(Collapsed, match=f"collapsed at step {first}"):
+    held = {path.name for path in (one.output / "checkpoints").iterdir()}
+    assert held == {f"step-{first - 2:08d}", f"step-{first - 1:08d}"}, "none of a broken step, the good one kept"
+    with pytest.raises(Collapsed, match=f"collapsed at step {first + 1}"):
         train(one, quiet=True)
 
 
@@ -154,6 +157,7 @@ def test_a_collapse_stops_the_run_and_leaves_the_last_good_model(made: Path) -> 
             ("source.rewards=[{rewarder: {kind: python, target: 'no_colon'}}]",),
             "target",
         ),
+        (("objective={kind: ppo, kl_target: 6, beta: 0.0}",), "objective.beta: found 0 with kl_target 6"),
         (
             ("objective={kind: ppo, kl_target: 6, horizon: 5}", "source.minibatches=8"),
             "objective.horizon: found 5 with 32 answers a batch; accepted: above 6",

@@ -148,11 +148,14 @@ def test_iterated_asks_for_pairs_every_so_many_draws_whatever_their_sizes(policy
             self.asked = []
 
         def draw(self, n, policy):
+            first = sum(self.asked)
             self.asked.append(n)
-            return [PAIRS[0]] * n
+            return [replace(PAIRS[0], origin=str(first + k)) for k in range(n)]
 
     source = Iterated(Counted(), every=3)
-    assert [len(source.draw(n, policy)) for n in (4, 4, 4, 4, 0, 9, 1)] == [4, 4, 4, 4, 0, 9, 1]
+    drawn = [source.draw(n, policy) for n in (4, 4, 4, 4, 0, 9, 1)]
+    assert [len(some) for some in drawn] == [4, 4, 4, 4, 0, 9, 1]
+    assert [one.origin for some in drawn for one in some] == [str(k) for k in range(26)], "none is left out"
     assert source._source.asked == [12, 12, 27]
 
 

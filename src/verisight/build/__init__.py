@@ -54,7 +54,7 @@ def optimization(one: recipe.Recipe, *, num_pairs: int) -> Optimization:
     if steps is None:
         assert train.epochs is not None, "the recipe sets steps or epochs"
         replays = one.source.epochs if isinstance(one.source, recipe.Rollouts) else 1
-        steps = max(1, math.ceil(train.epochs * num_pairs / train.batch_size) * replays)
+        steps = max(1, math.ceil(round(train.epochs * num_pairs / train.batch_size, 9)) * replays)
     return Optimization(
         steps=steps,
         batch_size=train.batch_size,

@@ -118,15 +118,18 @@ def _comparable(found: Composed, *, single: bool, rated: bool) -> Composed:
     """Pairs that have a rejected answer (`single`: and one turn; `rated`: and ratings); the others become bad rows."""
     kept, bad = [], list(found.bad)
     for number, pair in enumerate(found.pairs):
-        where = pair.prompt.provenance
+        where, gap = pair.prompt.provenance, preference.rating_gap(pair)
         if not pair.rejected:
             bad.append(BadRow(where, number, "no rejected answer", f"{where} has nothing to compare with"))
         elif single and pair.chosen.follow_up:
             detail = f"{where} has {1 + len(pair.chosen.follow_up) // 2} answers; a second rejected one is for one"
             bad.append(BadRow(where, number, "several turns", detail))
-        elif rated and preference.rating_gap(pair) is None:
+        elif rated and gap is None:
             detail = f"{where} has no ratings of its answers; accepted: rated data, or objective.margin 0"
             bad.append(BadRow(where, number, "no ratings", detail))
+        elif rated and gap is not None and gap < 0:
+            detail = f"{where} has the chosen answer rated {-gap:g} below the rejected one, so no margin above it"
+            bad.append(BadRow(where, number, "rated the other way round", detail))
         else:
             kept.append(number)
     pairs = found.pairs if len(kept) == len(found.pairs) else View(found.pairs, kept)

@@ -21,6 +21,8 @@ from verisight.pocket.known import KnownScenes, task_of
 from verisight.pocket.oracle import judge
 from verisight.types import Annotator, Answer, Comparison, Group, Prompt, UserError
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class OracleRewarder:
     """The pocket world's own: -(faults) - missed / (objects + 1), in (-inf, 0], 0 for an answer that says all and true.
@@ -184,6 +186,7 @@ def _imported(target: str) -> Callable[[Prompt, str], Any]:
 
 
 def _finite(found: Any, prompt: Prompt, who: str) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise UserError(f"{who}: row {prompt.uid}: found reward {found!r}; accepted: a finite number")
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= LARGEST:
+        told = repr(found) if isinstance(found, float) or len(repr(found)) < 40 else f"{repr(found)[:40]}..."
+        raise UserError(f"{who}: row {prompt.uid}: found reward {told}; accepted: a finite number of float32")
     return float(found)

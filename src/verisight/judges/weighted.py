@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from verisight.judges.rewards import LARGEST
 from verisight.types import Group, Rewarder, UserError
 
 
@@ -62,5 +62,9 @@ class WeightedRewarder:
             for sums, values in zip(total, rewarder.rate(groups), strict=True):
                 for index, value in enumerate(values):
                     sums[index] += weight * (value - scale.mean) / scale.std
-        assert all(math.isfinite(value) for row in total for value in row), "rewarders give finite numbers"
+        for group, row in zip(groups, total, strict=True):
+            if not all(abs(value) <= LARGEST for value in row):
+                raise UserError(
+                    f"{self.name}: row {group.prompt.uid}: found {row}; accepted: finite numbers of float32"
+                )
         return total

@@ -214,6 +214,8 @@ def _rollout_contradictions(recipe: Recipe) -> Iterator[str]:
         yield "source.num_samples: found 1 with a reward of kind wins, which compares; accepted: 2 or more"
     if recipe.train.reference == "none":
         yield f"train.reference: found none with objective {objective.kind}, which measures the KL; accepted: auto"
+    if isinstance(objective, Ppo) and objective.kl_target is not None and not objective.beta:
+        yield f"objective.beta: found 0 with kl_target {objective.kl_target:g}, which multiplies it; accepted: above 0"
     num = recipe.train.batch_size * source.minibatches * source.num_samples
     if isinstance(objective, Ppo) and objective.kl_target is not None and 5 * objective.horizon <= num:
         yield f"objective.horizon: found {objective.horizon} with {num} answers a batch; accepted: above {num // 5}"

@@ -76,14 +76,16 @@ def generate_pairs(
         made = hallucinate(policy, [e.prompt for e in some], [e.chosen.text for e in some], seed=seed)
         for row, negative in zip(rows, made, strict=True):
             negatives[row] = negative
-    for start in range(len(negatives), len(examples), batch_size):
+    done = len(negatives)  # a batch that a kill tore is made whole again: rounding depends on its rows
+    for start in range(done // batch_size * batch_size, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         made = hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
-        for example, negative in zip(batch, made, strict=True):
+        new = list(zip(batch, made, strict=True))[max(0, done - start) :]
+        for example, negative in new:
             append_jsonl(journal, {"row": _key(example), "negative": asdict(negative)})
-        negatives += made
+            negatives.append(negative)
         first = sum(n.round == 1 for n in negatives) / len(negatives)
-        advance(len(batch), note=f"{first:.0%} in the first round")
+        advance(len(new), note=f"{first:.0%} in the first round")
     kept, bad = [], []
     for row, (example, negative) in enumerate(zip(examples, negatives, strict=True)):
         if isinstance(why := join(example, negative), str):

@@ -160,15 +160,17 @@ def _from_rollouts(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[P
         pairs = probe(recipe, Offline(rows["source"], seed=recipe.seed), policy, quiet=quiet)
         looks = build.diagnose(recipe, policy, learning.step, pairs, raters=learning.raters)
     assert isinstance(recipe.source, Rollouts)
+    guard = build.guard(recipe.source)
     try:
         fit(
             policy, learning.source, learning.step, folder=recipe.output, beside=learning.beside,
             optimization=build.optimization(recipe, num_pairs=len(rows["source"])), probe=looks,
-            watch=build.guard(recipe.source), drawing=learning.source,
+            watch=guard, drawing=learning.source,
             label=f"train ({recipe.objective.kind})", quiet=quiet,
         )  # fmt: skip
     except Collapsed as error:
-        raise Collapsed(f"{error}; {_keep_last_good(recipe.output, policy)}") from error
+        assert guard is not None
+        raise Collapsed(f"{error}; {_keep_last_good(recipe.output, policy, guard.good_step)}") from error
 
 
 def _gold(recipe: Recipe) -> dict[str, Rewarder]:
@@ -177,11 +179,11 @@ def _gold(recipe: Recipe) -> dict[str, Rewarder]:
     return {"gold": build.rewarder(recipe.diagnose.gold, folder=recipe.output, seed=recipe.seed)}
 
 
-def _keep_last_good(folder: Path, policy: Policy) -> str:
-    """Write the model of the newest checkpoint, which none is of a step that broke a limit; says where it is."""
-    newest = latest_checkpoint(folder / "checkpoints")
+def _keep_last_good(folder: Path, policy: Policy, step: int) -> str:
+    """Write the model of the newest checkpoint whose answers were seen to break no limit; says where it is."""
+    newest = latest_checkpoint(folder / "checkpoints", up_to=step)
     if newest is None:
-        return "there is no checkpoint of an earlier step (train.checkpoint_every)"
+        return f"there is no checkpoint of step {step} or earlier (train.checkpoint_every)"
     load_weights(newest, policy.trainable())
     shutil.rmtree(folder / LAST_GOOD, ignore_errors=True)
     save_model(policy, folder / LAST_GOOD)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from verisight.data.files import read_json, write_json
+from verisight.data.files import read_json, sync_folder, write_json
 from verisight.types import UserError
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -20,9 +20,12 @@ _NAME = re.compile(r"step-(\d{8})")
 
 def save_checkpoint(
     folder: Path, *, step: int, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any],
-    keep: int,
+    keep: int, good_step: int | None = None,
 ) -> Path:  # fmt: skip
-    """Write `folder/step-<8 digits>` and delete all but the newest `keep` checkpoints. `state` holds JSON values."""
+    """Write `folder/step-<8 digits>` and delete all but the newest `keep` checkpoints. `state` holds JSON values.
+
+    The newest of step `good_step` or earlier stays, too. Files and folders are synced before older ones go.
+    """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -30,17 +33,26 @@ def save_checkpoint(
     save_file({name: w.detach().contiguous() for name, w in weights.items()}, temporary / "trainable.safetensors")
     save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
     write_json(temporary / "state.json", {"step": step, **state})
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_folder(temporary)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
-    for _, old in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    sync_folder(folder)
+    kept = {path for _, path in _checkpoints(folder)[-keep:]}
+    if good_step is not None and (good := latest_checkpoint(folder, up_to=good_step)):
+        kept.add(good)
+    for _, old in _checkpoints(folder):
+        if old not in kept:
+            shutil.rmtree(old)
     return final
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint, if there is one."""
-    found = _checkpoints(folder)
-    return found[-1][1] if found else None
+def latest_checkpoint(folder: Path, *, up_to: int | None = None) -> Path | None:
+    """The newest complete checkpoint (of step `up_to` or earlier), if there is one."""
+    found = [path for step, path in _checkpoints(folder) if up_to is None or step <= up_to]
+    return found[-1] if found else None
 
 
 def load_checkpoint(path: Path, *, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -47,11 +47,17 @@ class Guard:
         self._first_length: float | None = None
         self._since: dict[str, int] = {}  # name of a broken limit -> the step since which it has been
         self._times: dict[str, int] = {}
+        self._good_step = 0
 
     @property
     def healthy(self) -> bool:
         """Whether no limit is broken now."""
         return not self._since
+
+    @property
+    def good_step(self) -> int:
+        """The newest step whose weights drew answers that broke no limit."""
+        return self._good_step
 
     def see(self, row: Mapping[str, Any]) -> None:
         """Take in a row. Passed over are other splits than "train", and steps on answers that were drawn before.
@@ -62,6 +68,8 @@ class Guard:
         if row.get("split") != "train" or row.get("seconds_of") == {}:
             return
         broken = {name: told for name, told in self._broken(row)}
+        if not broken:
+            self._good_step = int(row["step"]) - 1  # a row tells of answers drawn before its update
         self._since = {name: self._since.get(name, int(row["step"])) for name in broken}
         self._times = {name: self._times.get(name, 0) + 1 for name in broken}
         for name, since in self._since.items():

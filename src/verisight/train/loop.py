@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
 
 from verisight.data.files import read_jsonl, write_jsonl
 from verisight.models.policy import Policy
@@ -39,7 +39,12 @@ class Watch(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """Whether this is a step to go back to: no checkpoint is written where it is not."""
+        """Whether nothing is wrong now: no checkpoint is written where it is not."""
+        ...
+
+    @property
+    def good_step(self) -> int:
+        """The newest step whose weights were seen to be good: its checkpoint, or the newest before, is kept."""
         ...
 
     def see(self, row: Mapping[str, Any]) -> None:
@@ -132,7 +137,9 @@ def fit(
     """
     settings = optimization
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
-    accelerator = Accelerator(
+    accelerator = Accelerator(  # the recipe says it all, the environment nothing
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        mixed_precision="no",
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER)),
     )
@@ -177,6 +184,7 @@ def fit(
                 save_checkpoint(
                     checkpoints, step=done, weights=weights, optimizer=optimizer,
                     state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
+                    good_step=None if watch is None else watch.good_step,
                 )  # fmt: skip
 
 
@@ -240,9 +248,9 @@ def _update(
     assert clipped is not None, "only DeepSpeed clips by itself"
     norm = float(clipped)
     if not math.isfinite(means["loss"]) or not math.isfinite(norm):
-        raise RuntimeError(
-            f"the loss became {means['loss']} and its gradient's norm {norm}; the last checkpoint is kept. "
-            "A lower learning rate may help"
+        raise UserError(
+            f"training: the loss became {means['loss']} and its gradient's norm {norm}; checkpoints stay as they are; "
+            "what may help: a lower train.lr"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from verisight.data.pairing import number
 from verisight.models.policy import Policy
 from verisight.models.scoring import Scorer, Scores
 from verisight.objectives.preference import sft
@@ -139,9 +140,8 @@ def rejected_pictures(pair: Pair) -> Prompt:
 
 def rating_gap(pair: Pair) -> float | None:
     """Points that the chosen answer was rated above the rejected one, as readers of rated data note; None: unrated."""
-    chosen, rejected = (pair.notes.get(f"{side}_score") for side in ("chosen", "rejected"))
-    rated = isinstance(chosen, int | float) and isinstance(rejected, int | float)
-    return chosen - rejected if rated else None
+    chosen, rejected = (number(pair.notes.get(f"{side}_score")) for side in ("chosen", "rejected"))
+    return None if chosen is None or rejected is None else chosen - rejected
 
 
 @dataclass(frozen=True, slots=True)
