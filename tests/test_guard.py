@@ -31,7 +31,7 @@ def stopped_at(guard, some):
         ({"kl_sum": float("-inf")}, "-inf nats"),
         ({"repetition": 0.6}, "0.6 of its 4-grams repeated"),
         ({"truncated_fraction": 0.9}, "0.9 of its answers cut off"),
-        ({"answer_tokens": 4.0}, "0.1 of the first answers' length, accepted: at least 0.2"),
+        ({"answer_tokens": 4.0}, "0.1 of the first answers' length, accepted: at least 0.5"),
         ({"answer_tokens": 400.0}, "10 times the first answers' length"),
         ({"distinct_fraction": 0.0}, "0 of prompts with answers that differ"),
     ],

@@ -63,7 +63,7 @@ class Guard(Node):
     max_truncated_fraction: Annotated[Fraction | None, about("share of answers cut off; empty: not held")] = 0.8
     min_length_fraction: Annotated[
         NonNegative | None, about("answers' tokens against those of the first step; empty: not held")
-    ] = 0.2
+    ] = 0.5
     max_length_fraction: Annotated[
         Positive | None, about("answers' tokens against those of the first step; empty: not held")
     ] = 8.0

@@ -33,7 +33,7 @@ class Limits:
     max_kl: float | None = 100.0
     max_repetition: float | None = 0.5
     max_truncated_fraction: float | None = 0.8
-    min_length_fraction: float | None = 0.2
+    min_length_fraction: float | None = 0.5
     max_length_fraction: float | None = 8.0
     min_distinct_fraction: float | None = 0.02
     patience: int = 5
