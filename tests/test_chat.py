@@ -46,6 +46,8 @@ def encoded(format, mode="RGB"):
 
 
 def test_replies_come_in_order_however_many_threads_ask(fake, tmp_path):
+    answer = fake.otherwise
+    fake.otherwise = lambda body: replace(answer(body), delay=0.1)
     replies = chat(fake, tmp_path, limits=Limits(concurrency=4)).ask(QUESTIONS)
     assert replies == [Reply(f"answer to question {i}") for i in range(8)]
     assert 1 < fake.most_at_once <= 4
