@@ -76,6 +76,7 @@ def test_different_limits_do_not_add_up():
     guard = Guard(Limits(patience=2))
     for row in rows({"kl_sum": 200.0}, {"repetition": 1.0}, {"kl_sum": 200.0}, {"repetition": 1.0}):
         guard.see(row)
+        assert not guard.healthy
 
 
 def test_a_run_that_is_continued_stops_where_the_whole_one_does():

@@ -12,10 +12,10 @@ from verisight.build.negatives import hallucinate, origin
 from verisight.build.objectives import diagnose, reference, step
 from verisight.build.rollouts import critic, drawing, guard, rewarder, rollout_objective, rollout_step, rollouts
 from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
+from verisight.evaluate.benchmark import Benchmark
 from verisight.evaluate.chair import Chair
 from verisight.evaluate.pope import Pope
 from verisight.train.loop import Optimization
-from verisight.types import Benchmark
 
 __all__ = [
     "benchmark",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from verisight.data.images import resolve_image
+from verisight.evaluate.benchmark import Item
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.objects import find_objects
 from verisight.evaluate.position import read_scenes, scene_counts
 from verisight.evaluate.stats import Measure, ratio_measure, summarise
-from verisight.types import Decoding, ImageRef, Item, Prompt, UserError
+from verisight.types import Decoding, ImageRef, Prompt, UserError
 
 PROMPT = "Please describe this image in detail."
 

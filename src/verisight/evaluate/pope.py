@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from verisight.data.images import resolve_image
+from verisight.evaluate.benchmark import Item
 from verisight.evaluate.coco import Truth, read_ground_truth
 from verisight.evaluate.stats import Counts, Measure, ratio, summarise
-from verisight.types import Decoding, ImageRef, Item, Prompt, UserError
+from verisight.types import Decoding, ImageRef, Prompt, UserError
 
 Split = Literal["random", "popular", "adversarial"]
 SPLITS: tuple[Split, ...] = ("random", "popular", "adversarial")

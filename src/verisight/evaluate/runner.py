@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 from verisight.data.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from verisight.evaluate import chair, pope
+from verisight.evaluate.benchmark import Benchmark, Item
 from verisight.evaluate.stats import Measure, holm, paired_difference
-from verisight.types import Benchmark, Decoding, Item, Prompt, UserError
+from verisight.types import Decoding, Prompt, UserError
 
 Progress = Callable[[int, int], None]
 Measures = Callable[[Sequence[dict[str, Any]]], dict[str, Measure]]

@@ -15,6 +15,7 @@ from verisight import build
 from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
 from verisight.data.views import Chain, Groups
+from verisight.evaluate.benchmark import Benchmark
 from verisight.evaluate.runner import run_benchmark
 from verisight.models.families import Family
 from verisight.models.loading import check_model
@@ -29,7 +30,7 @@ from verisight.train.checkpoint import latest_checkpoint, load_weights
 from verisight.train.guard import Collapsed
 from verisight.train.loop import fit
 from verisight.train.tracking import check_trackers
-from verisight.types import Benchmark, Pair, Rewarder, UserError
+from verisight.types import Pair, Rewarder, UserError
 
 LAST_GOOD = "last_good"  # the model before a collapse
 _PACKAGES = ("verisight", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")

@@ -137,14 +137,7 @@ def fit(
     """
     settings = optimization
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
-    accelerator = Accelerator(  # the recipe says it all, the environment nothing
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        mixed_precision="no",
-        log_with=list(settings.trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER)),
-    )
-    if accelerator.num_processes > 1:
-        raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
+    accelerator = _accelerator(settings, folder)
     policy.to(accelerator.device)
     weights = policy.trainable()
     optimizer = accelerator.prepare(_optimizer(_rated(weights, beside or {}, settings, policy), settings))
@@ -164,11 +157,7 @@ def fit(
             started = time.perf_counter()
             fraction = _set_lr(optimizer, settings, step)
             row = _update(source.draw(settings.batch_size, policy), step_fn, settings, accelerator, optimizer, weights)
-            if counts := source.counts():
-                row["source"] = counts
-            if drawing is not None:
-                row |= {"drawn": drawing.facts(), "seconds_of": drawing.seconds()}
-            row |= {"lr": settings.lr * fraction, "seconds": time.perf_counter() - started}
+            row |= _told(source, drawing) | {"lr": settings.lr * fraction, "seconds": time.perf_counter() - started}
             done = step + 1
             row = {"step": done, "split": "train", **row}
             write(row)
@@ -186,6 +175,25 @@ def fit(
                     state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
                     good_step=None if watch is None else watch.good_step,
                 )  # fmt: skip
+
+
+def _accelerator(settings: Optimization, folder: Path) -> Accelerator:
+    """One process. The recipe says how gradients add up and in which precision, the environment nothing."""
+    accelerator = Accelerator(
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1), mixed_precision="no",
+        log_with=list(settings.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER)),
+    )  # fmt: skip
+    if accelerator.num_processes > 1:
+        raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
+    return accelerator
+
+
+def _told(source: Stream[Any], drawing: Drawing | None) -> dict[str, Any]:
+    """What a row says of the source."""
+    counts = source.counts()
+    found: dict[str, Any] = {"source": counts} if counts else {}
+    return found | ({} if drawing is None else {"drawn": drawing.facts(), "seconds_of": drawing.seconds()})
 
 
 def _look(probe: Probe, *, step: int) -> dict[str, Any]:
