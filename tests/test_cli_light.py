@@ -46,7 +46,8 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert ended.stdout or not words
     if words == ["--help"]:
         assert all(
-            verb in ended.stdout for verb in ("demo", "pairs", "train", "eval", "report", "plan", "explain", "schema")
+            verb in ended.stdout
+            for verb in ("demo", "pairs", "train", "eval", "compare", "report", "plan", "explain", "schema")
         )
 
 

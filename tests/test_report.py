@@ -1,6 +1,7 @@
 """The report, on runs made by the real evaluation: honest, escaped, self-contained."""
 
 import io
+import json
 from html.parser import HTMLParser
 from itertools import pairwise
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from verisight.cli import main
 from verisight.data.files import read_json, read_jsonl, write_json, write_jsonl
 from verisight.data.records import write_pairs
 from verisight.evaluate import Chair, Pope, compare, run_benchmark
@@ -297,3 +299,33 @@ def test_cautions_speak_up_beside_a_lower_rate(arms, tmp_path):
     assert any("shorter" in one for one in cautions)
     assert any("names fewer" in one for one in cautions)
     assert "quiet: 25.0% of the descriptions were cut off by the token limit." in cautions
+
+
+def test_two_runs_are_compared_on_the_command_line(arms, tmp_path, capsys):
+    first, second = arms[0].folder, arms[1].folder
+    assert verisight_main("compare", first, second, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = compare(first, second)
+    assert found.keys() == expected.keys()
+    for name, rows in found.items():
+        for metric, row in rows.items():
+            assert {k: v for k, v in row.items() if k != "detectable"} == expected[name][metric]
+            told = row["low"] is not None
+            assert row["detectable"] == (
+                pytest.approx((row["high"] - row["low"]) * 0.71464, rel=1e-3) if told else None
+            )
+    assert verisight_main("compare", first, second) == 0
+    assert "can't tell" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert verisight_main("compare", first, tmp_path / "empty") == 2
+    assert "holds no evaluate/summary.json" in capsys.readouterr().err
+
+
+def verisight_main(*words):
+    """The exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["verisight", *map(str, words)])
+        try:
+            return main()
+        except SystemExit as stopped:
+            return stopped.code or 0

@@ -114,6 +114,28 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Run folder, or its base folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, measured on the same questions.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say of every metric whether B is better or worse than A, or that it can't be told."""
+    from verisight.study.comparing import compared, comparison_table
+
+    found = compared(first, second)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in comparison_table(found):
+        console.print(table)
+
+
+@app.command()
 def explain(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Show the resolved recipe: every value, what it means, and the source of each method."""
     from rich.console import Console
