@@ -15,8 +15,6 @@ because resampling three seeds understates it. Differences are of models of one 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from arms import verisight
 
 from verisight import recipe
 from verisight.build.data import read
@@ -69,25 +68,16 @@ def main() -> None:
     print("\n".join(_tables(asked.out, asked.trained_on, asked.seeds)))
 
 
-def _verisight(*arguments: str, log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as handle:
-        subprocess.run(
-            [sys.executable, "-c", "from verisight.cli import main; main()", *arguments],
-            check=True, stdout=handle, stderr=handle, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-
 def _prepare(out: Path) -> None:
     """The data and the held-out pairs of every set, once."""
     log = out / "logs" / "data.log"
     if not (DATA / "vlfeedback" / "vlfeedback_80k.jsonl").exists():
-        _verisight("pocket", "data", "--all", str(DATA), log=log)
+        verisight("pocket", "data", "--all", str(DATA), log=log)
     _check_split(out)
     for name in SETS:
         if not _held_out(out, name).exists():
             folder = _held_out(out, name).parent
-            _verisight("pairs", str(RECIPES / f"{name}.yaml"), HELD_OUT, f"output={folder}", "--quiet", log=log)
+            verisight("pairs", str(RECIPES / f"{name}.yaml"), HELD_OUT, f"output={folder}", "--quiet", log=log)
 
 
 def _check_split(out: Path) -> None:
@@ -115,7 +105,7 @@ def _train(out: Path, name: str, seed: int) -> None:
     if (folder / "summary.json").exists():
         return
     started = time.monotonic()
-    _verisight(
+    verisight(
         "train", str(RECIPES / f"{name}.yaml"), f"seed={seed}", f"output={folder}", "--quiet",
         log=out / "logs" / f"{folder.name}.log",
     )  # fmt: skip
@@ -127,7 +117,7 @@ def _check(out: Path, models: list[str]) -> None:
         missing = [model for model in models if not _rows(out, model, name).exists()]
         if missing:
             paths = [word for model in missing for word in ("--model", str(out / model / "model"))]
-            _verisight(
+            verisight(
                 "reward", "check", str(_held_out(out, name)), "--name", name, "--num", str(ALL), *paths,
                 "--out", str(out / "check"), "--quiet", log=out / "logs" / "check.log",
             )  # fmt: skip

@@ -8,7 +8,7 @@ python benchmarks/rl_study.py --table                  # the tables of what is t
 All arms have the same prompts, starting model, optimizer steps and learning rate. An arm of seed s is rated by the
 reward model of seed s. The second table says what came of the reward: of the answers to 64 prompts of the training at
 the first and the last look, by the reward that is trained on and by the oracle (gold), both in standard deviations of
-the starting model's answers; where the time went; and the largest KL, shortest and most repetitive step.
+the starting model's answers; KL and length at both; the most repetitive step; and where the time went.
 """
 
 from __future__ import annotations

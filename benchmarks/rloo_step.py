@@ -3,7 +3,7 @@
 Sampling k = 4 answers of 40 tokens to each of two prompts, log-probs of policy and reference, then the step with its
 gradient; LoRA, float32, one thread, the vision tower's output at hand for both. Both sides are the package's own code:
 `rows` asks for every answer by a prompt of its own (each reads picture and prompt again) and scores padded rows. The
-answers of `rows` are scored by `grouped` too: log-probs and gradients of both sides must be equal.
+answers of `rows` are trained on by `grouped` too: gradients of both sides must be equal.
 
     python benchmarks/rloo_step.py
 """

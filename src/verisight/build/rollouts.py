@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import assert_never
 
@@ -16,22 +15,21 @@ from verisight.models.policy import Policy
 from verisight.models.reward import read_head, with_head
 from verisight.models.scoring import Scorer
 from verisight.models.sharing import names_base, open_adapter, shared_copy
-from verisight.models.value import Critic, SeparateValue, SharedValue
+from verisight.models.value import Critic, SeparateValue, SharedValue, ValueFunction
 from verisight.objectives.policy_gradient import AdaptiveKL
 from verisight.sources.advantages import Estimate, Generalised, LeaveOneOut
 from verisight.sources.offline import Offline
 from verisight.sources.replayed import Replayed
-from verisight.sources.rollouts import Drawing, Rollouts, ValueFunction
+from verisight.sources.rollouts import Drawing, Rollouts
 from verisight.train.guard import Guard, Limits
 from verisight.train.rollout import Ppo, Rloo, RolloutObjective, RolloutStep
 from verisight.types import Decoding, Pair, Rewarder
 
 
-@lru_cache(maxsize=8)
 def rewarder(
     node: recipe.Rewarder, *, folder: Path, seed: int, beside: Policy | None = None, base: str = ""
 ) -> Rewarder:
-    """Who rates answers. Asked again for the same, it is the same one: a reward model is loaded once.
+    """Who rates answers.
 
     A reward model that is an adapter on `base`, which the policy `beside` was opened from and holds frozen, shares it.
     """

@@ -120,10 +120,10 @@ def standard(size: Anatomy, load: Load, setup: Setup, *, kernel: Kernel = FLASH)
         vision = _trained_vision(size, load, setup, kernel)
         vision += _tower(size, load) + _projector(size, load) if compared else 0.0
         parts.append(Flops(vision, row.forward, row.backward, row.recomputed, row.reference if compared else 0.0))
-    return with_drawing(Flops(*(sum(values) for values in zip(*parts, strict=True))), setup)
+    return _with_drawing(Flops(*(sum(values) for values in zip(*parts, strict=True))), setup)
 
 
-def with_drawing(step: Flops, setup: Setup) -> Flops:
+def _with_drawing(step: Flops, setup: Setup) -> Flops:
     """The step with its share of drawing: each reader reads what a forward of the step reads, once in `epochs` steps.
 
     So does the reference. A value function of its own is trained like the policy, its pictures' vectors aside.
@@ -153,7 +153,7 @@ def shared(size: Anatomy, load: Load, setup: Setup, *, kernel: Kernel = FLASH) -
             copied = setup.reference == "frozen_copy"
             vision += _tower(size, load) + (_vision_adapters(size, load, setup) if copied else 0.0)
     reference = row.reference if setup.live_reference else 0.0
-    return with_drawing(Flops(vision, row.forward, row.backward, row.recomputed, reference), setup)
+    return _with_drawing(Flops(vision, row.forward, row.backward, row.recomputed, reference), setup)
 
 
 def _row(size: Anatomy, tokens: int, pairs: float, head_tokens: int, setup: Setup, kernel: Kernel) -> Flops:

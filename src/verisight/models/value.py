@@ -13,12 +13,16 @@ from verisight.models.scoring import States
 from verisight.types import Group
 
 
-class Critic(Protocol):
-    """A value function that trains."""
+class ValueFunction(Protocol):
+    """Says in front of every token of drawn answers what reward is to be expected."""
 
     def values(self, groups: Sequence[Group], states: States) -> Tensor:
         """(tokens of all answers,) float32, in units of the reward. `states`: what the policy made of the groups."""
         ...
+
+
+class Critic(ValueFunction, Protocol):
+    """A value function that trains."""
 
     def trainable(self) -> dict[str, Tensor]:
         """Its weights by names that no policy has."""
@@ -28,7 +32,7 @@ class Critic(Protocol):
 class SharedValue:
     """A linear head on the policy's own states: its loss trains the policy's network too (Schulman et al. 2017, c1).
 
-    It starts at 0, so that the first advantages are rewards less nothing and the first value losses small beside them.
+    It starts at 0: the first advantages are the rewards to come.
     """
 
     def __init__(self, policy: Policy) -> None:

@@ -6,26 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from verisight.models.policy import Policy
-from verisight.models.scoring import Scorer, States
+from verisight.models.scoring import Scorer
+from verisight.models.value import ValueFunction
 from verisight.objectives.policy_gradient import AdaptiveKL, masked_mean
 from verisight.sources.advantages import Advantages, Batch, Estimate, answer_kl
 from verisight.sources.collect import numbered
 from verisight.types import Decoding, Group, Pair, Rated, Rewarder, Rollout, Sampled, Stream
-
-
-class ValueFunction(Protocol):
-    """Says in front of every token of drawn answers what reward is to be expected."""
-
-    def values(self, groups: Sequence[Group], states: States) -> Tensor:
-        """(tokens of all answers,) float32, in units of the reward. `states`: what the policy made of the groups."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from verisight.data.repetition import repetition
 from verisight.models.policy import Policy
+from verisight.models.scoring import Scorer
+from verisight.models.value import ValueFunction
 from verisight.objectives.policy_gradient import (
     Ratio,
     clipped,
@@ -22,8 +24,7 @@ from verisight.objectives.policy_gradient import (
     reinforce,
     sequence_kl,
 )
-from verisight.sources.rollouts import ValueFunction
-from verisight.train.preference import Outcome, Scorer
+from verisight.train.preference import Outcome
 from verisight.types import Rated, Rollout
 
 ORIGIN = "rollouts"
@@ -32,8 +33,8 @@ ORIGIN = "rollouts"
 class Answers(NamedTuple):
     """Drawn answers of all prompts as tensors, (answers, tokens) padded on the right; `mask` is true at real tokens.
 
-    `logp`, `values` and `entropy` are those of the models as they are now and carry gradients. `token_weight`:
-    (answers,).
+    `logp`, `values` and `entropy` are those of the models as they are now and carry gradients. (answers,) are
+    `answer_weight`, one over the answers of its prompt, and `token_weight`, see `types.Rollout`.
     """
 
     logp: Tensor
@@ -41,6 +42,7 @@ class Answers(NamedTuple):
     ref_logp: Tensor
     advantages: Tensor
     mask: Tensor
+    answer_weight: Tensor
     token_weight: Tensor
     entropy: Tensor
     values: Tensor | None = None
@@ -56,7 +58,7 @@ class Losses(NamedTuple):
 
 
 class RolloutObjective(Protocol):
-    """Makes a loss of drawn answers. `num`: answers to a prompt; the step takes the mean over them."""
+    """Makes a loss of drawn answers, weighed so that a prompt's loss is the sum of its answers'."""
 
     @property
     def trains_entropy(self) -> bool:
@@ -84,12 +86,13 @@ class Rloo:
         return False
 
     def __call__(self, answers: Answers) -> Losses:
-        """One value per answer."""
+        """One value per answer, times its weight."""
         advantages = answers.advantages[:, 0]
         if self.clip is None:
-            return Losses(reinforce(answers.logp.where(answers.mask, 0).sum(-1), advantages), {})
+            loss = reinforce(answers.logp.where(answers.mask, 0).sum(-1), advantages)
+            return Losses(answers.answer_weight * loss, {})
         found = clipped(answers.logp, answers.old_logp, advantages, answers.mask, clip=self.clip, ratio=self.ratio)
-        return Losses(found.loss, {"clipped_fraction": found.clipped_fraction})
+        return Losses(answers.answer_weight * found.loss, {"clipped_fraction": found.clipped_fraction})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +161,21 @@ class RolloutStep:
             torch.tensor([len(rollout.rated) for rollout in rollouts])
         )
         loss = losses.loss.new_zeros(len(rollouts)).index_add(0, of_rollout.to(losses.loss.device), losses.loss)
-        if not isinstance(self.objective, Ppo):
-            loss = loss / loss.new_tensor([len(rollout.rated) for rollout in rollouts])
         return _outcome(rollouts, loss, answers, losses.facts)
 
 
 def _answers(rollouts: Sequence[Rollout], logp: Tensor, entropy: Tensor, values: Tensor | None) -> Answers:
     rated = [one for rollout in rollouts for one in rollout.rated]
     lengths = torch.tensor([len(one.logp) for one in rated])
-    weights = torch.tensor([rollout.token_weight for rollout in rollouts for _ in rollout.rated])
+    weights = [(1 / len(rollout.rated), rollout.token_weight) for rollout in rollouts for _ in rollout.rated]
+    of_answer, of_token = torch.tensor(weights).to(logp).unbind(1)
 
     def table(name: str) -> Tensor:
         return _padded([torch.tensor(getattr(one, name)) for one in rated]).to(logp)
 
     return Answers(
         logp, table("logp"), table("ref_logp"), table("advantages"),
-        (torch.arange(int(lengths.max())) < lengths[:, None]).to(logp.device), weights.to(logp), entropy, values,
+        (torch.arange(int(lengths.max())) < lengths[:, None]).to(logp.device), of_answer, of_token, entropy, values,
         *(() if values is None else (table("values"), table("returns"))),
     )  # fmt: skip
 
