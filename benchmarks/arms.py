@@ -16,7 +16,7 @@ from pathlib import Path
 
 from verisight.data.files import read_json
 from verisight.evaluate import chair, pope
-from verisight.evaluate.runner import ScoredRun, read_scored
+from verisight.evaluate.paired import ScoredRun, read_scored
 from verisight.evaluate.stats import seed_and_cluster_difference
 
 Arms = Mapping[str, tuple[Path | str, ...]]  # name -> recipe, settings

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from verisight.evaluate import chair, pope
-from verisight.evaluate.runner import compare, read_scored
+from verisight.evaluate.paired import compare, read_scored
 from verisight.evaluate.stats import seed_and_cluster_difference
 
 ARMS = ("bdhs_dpo", "sft")

@@ -127,6 +127,7 @@ def test_read_truths(tmp_path):
             "truth": {
                 "question": "Is it red?",
                 "answer": "yes",
+                "image": "n161313.jpg",
                 "balanced": uid != "2",
                 "structural": "verify",
                 "semantic": "attr",

@@ -74,7 +74,7 @@ def rows(**replies):
         truth |= {"question_id": question_id, "label": label, "visual_input": visual}
         cluster = f"{category}/{subcategory}/{set_id}"
         made.append({"uid": uid, "cluster": cluster, "truth": truth, "answer": answer})
-        made[-1] |= {"reply": replies.get(uid, reply), "reply_model": "judge"}
+        made[-1] |= {"replies": [replies.get(uid, reply)]}
     return made
 
 
@@ -139,9 +139,9 @@ def test_answers_without_a_judge():
         (scored,) = score([made["VS_map_0_0_0"] | {"answer": answer}], protocol="words")
         assert (scored["verdict"], scored["unparsed"]) == (verdict, unparsed)
         assert scored["correct"] is (verdict > 0)
-    without_reply = [{key: value for key, value in row.items() if key != "reply"} for row in rows()]
+    without_reply = [{key: value for key, value in row.items() if key != "replies"} for row in rows()]
     assert values(score(without_reply, protocol="words"))["accuracy"] == pytest.approx(0.6)
-    with pytest.raises(UserError, match="row VD_illusion_0_0_0 has no `reply`; ask a judge"):
+    with pytest.raises(UserError, match="row VD_illusion_0_0_0 has no `replies`; ask a judge"):
         score(without_reply)
     with pytest.raises(UserError, match="protocol is 'lmms'; accepted are official, corrected, words"):
         score(rows(), protocol="lmms")
@@ -150,7 +150,7 @@ def test_answers_without_a_judge():
 def test_the_official_bias_tests_infer_a_yes_from_an_unclear_answer():
     unclear = next(row for row in rows() if row["uid"] == "VS_map_0_1_1") | {
         "answer": "Hard to say.",
-        "reply": "unclear",
+        "replies": ["unclear"],
     }
     assert [score([unclear], protocol=protocol)[0]["said_yes"] for protocol in ("official", "corrected")] == [
         True,
@@ -159,7 +159,7 @@ def test_the_official_bias_tests_infer_a_yes_from_an_unclear_answer():
 
 
 def test_nothing_wrong_leaves_no_false_positive_ratio():
-    found = values(score([row | {"reply": "correct"} for row in rows()]))
+    found = values(score([row | {"replies": ["correct"]} for row in rows()]))
     assert found["accuracy"] == found["pair_accuracy"] == found["figure_accuracy"] == 1
     assert found["yes_difference"] == 0
     assert found["false_positive_ratio"] is None
@@ -168,7 +168,7 @@ def test_nothing_wrong_leaves_no_false_positive_ratio():
 def test_groups_survive_another_order_and_a_pairing():
     forward, backward = score(rows()), score(rows()[::-1])
     assert values(forward) == pytest.approx(values(backward))
-    better = score([row | {"reply": "correct"} for row in rows()])
+    better = score([row | {"replies": ["correct"]} for row in rows()])
     counts = [measures(scored)["pair_accuracy"].counts for scored in (forward, better)]
     assert paired_difference(*counts, [row["cluster"] for row in forward], seed=0).value == pytest.approx(3 / 4)
 

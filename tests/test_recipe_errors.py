@@ -241,7 +241,7 @@ CONTRADICTIONS = [
     ),
     (
         ["evaluate=[{kind: pope, images: p, instances: i}, {kind: pope, images: p, instances: j}]"],
-        "evaluate: found pope 2 times, all in one file; accepted: each kind once",
+        "evaluate: found pope 2 times, all in one file; accepted: each once",
     ),
 ]
 

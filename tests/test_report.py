@@ -17,7 +17,7 @@ from verisight.cli import main
 from verisight.data.files import read_json, read_jsonl, write_json, write_jsonl
 from verisight.data.records import write_pairs
 from verisight.evaluate import Chair, Pope, compare, run_benchmark
-from verisight.evaluate.runner import MEASURES
+from verisight.evaluate.paired import MEASURES
 from verisight.study.gallery import LARGE_SIZE, SHOWN_SIZE, collect_answers, collect_pairs, embed
 from verisight.study.marks import changed_words, named_objects
 from verisight.study.report import Arm, collect, comparison, markdown_table, terminal_table, write_report
@@ -189,7 +189,7 @@ def test_cells_hold_what_summary_and_compare_say(arms, rows):
             assert cell.value.file == str(arm.folder / "evaluate" / "summary.json")
         change = changes[path[0]][path[1]]
         assert (row.cells[3].change.value, row.cells[3].change.verdict) == (change["value"], change["verdict"])
-    scored = {name: list(read_jsonl(arms[0].folder / "evaluate" / f"{name}.jsonl")) for name in MEASURES}
+    scored = {name: list(read_jsonl(arms[0].folder / "evaluate" / f"{name}.jsonl")) for name in ("chair", "pope")}
     counts = {"num_placed": 0, "num_placed_right": 0, "num_typical": 0}
     scored["chair"] = [row | counts for row in scored["chair"]]
     for metric in METRICS:

@@ -150,7 +150,7 @@ def test_evaluating_again_answers_nothing_again(trained: Path, monkeypatch: pyte
     monkeypatch.setattr("verisight.models.policy.decode", lambda *_, **__: pytest.fail("it was asked again"))
     before = {path: data for path, (data, _) in contents(trained).items()}
     shown = finished("eval", trained / "recipe.yaml").out
-    assert "chair (own-words, 12 items)" in shown
+    assert "chair (official, own synonyms, 12 items)" in shown
     assert {path: data for path, (data, _) in contents(trained).items()} == before
 
 

@@ -11,6 +11,7 @@ import typer
 from verisight.cli_data import data_app
 from verisight.cli_judge import judge_app
 from verisight.cli_reward import reward_app
+from verisight.cli_score import evaluate, score
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -19,6 +20,8 @@ app.add_typer(pocket_app, name="pocket")
 app.add_typer(data_app, name="data")
 app.add_typer(judge_app, name="judge")
 app.add_typer(reward_app, name="reward")
+app.command("eval")(evaluate)
+app.command("score")(score)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]
@@ -76,25 +79,6 @@ def train(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
     from verisight.study.run import train as run_training
 
     typer.echo(f"model: {run_training(loaded, quiet=quiet)}")
-
-
-@app.command("eval")
-def evaluate(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Run the recipe's benchmarks on its aligned model (or, before training, on its starting model)."""
-    from verisight import recipe as recipes
-
-    loaded = recipes.load(recipe, overrides or ())
-    from verisight.study.run import evaluate_run
-
-    folder, summaries = evaluate_run(loaded, quiet=quiet)
-    typer.echo(f"measured: {'the aligned model' if folder == loaded.output else 'the starting model'}")
-    for name, entry in summaries.items():
-        typer.echo(f"{name} ({entry['protocol']}, {entry['num_items']} items)")
-        for metric, found in entry["metrics"].items():
-            interval = "" if found["low"] is None else f"  [{found['low']:.3f}, {found['high']:.3f}]"
-            value = "-" if found["value"] is None else f"{found['value']:.3f}"
-            typer.echo(f"  {metric:<32}{value}{interval}")
-    typer.echo(f"answers and summary: {folder / 'evaluate'}")
 
 
 @app.command()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 from verisight import recipe
 from verisight.build.annotators import check_chats
+from verisight.build.benchmarks import benchmark
 from verisight.build.models import cache_folder, keep_looks, open_model, open_reward, open_trained, tune
 from verisight.build.negatives import hallucinate, origin
 from verisight.build.objectives import diagnose, reference, step
 from verisight.build.rollouts import critic, drawing, guard, rewarder, rollout_objective, rollout_step, rollouts
 from verisight.build.sources import examples, file_name, held_out, join, rows_folder, source
-from verisight.evaluate.benchmark import Benchmark
-from verisight.evaluate.chair import Chair
-from verisight.evaluate.pope import Pope
 from verisight.train.loop import Optimization
 
 __all__ = [
@@ -71,20 +68,3 @@ def optimization(one: recipe.Recipe, *, num_pairs: int) -> Optimization:
         keep_checkpoints=train.keep_checkpoints,
         trackers=train.trackers,
     )
-
-
-def benchmark(node: recipe.Benchmark) -> Benchmark:
-    """What is measured."""
-    match node:
-        case recipe.Chair():
-            return Chair(
-                images=node.images, instances=node.instances, captions=node.captions, scenes=node.scenes,
-                prompt=node.prompt, limit=node.limit, max_new_tokens=node.max_new_tokens,
-            )  # fmt: skip
-        case recipe.Pope():
-            return Pope(
-                images=node.images, instances=node.instances, captions=node.captions, num_images=node.num_images,
-                per_image=node.per_image, seed=node.seed, parser=node.parser,
-            )  # fmt: skip
-        case other:
-            assert_never(other)

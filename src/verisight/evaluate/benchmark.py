@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from verisight.types import Decoding, Prompt
 
@@ -47,4 +48,13 @@ class Benchmark(Protocol):
 
     def summary(self, scored: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
         """Metric name -> {value, low, high, num} with 95 % intervals clustered by image."""
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A benchmark whose answers a judge reads before they are scored."""
+
+    def judge(self, rows: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+        """Answer rows in, the same rows with the judge's replies out; what was asked before is in `folder`."""
         ...

@@ -9,22 +9,25 @@ from typing import Any
 
 from verisight.data.images import resolve_image
 from verisight.evaluate.benchmark import Item
+from verisight.evaluate.chair_words import Find, Words, finder, protocol_name
 from verisight.evaluate.coco import read_ground_truth
-from verisight.evaluate.objects import find_objects
 from verisight.evaluate.position import read_scenes, scene_counts
 from verisight.evaluate.stats import Measure, ratio_measure, summarise
 from verisight.types import Decoding, ImageRef, Prompt, UserError
 
+Row = dict[str, Any]
 PROMPT = "Please describe this image in detail."
+DECODING = Decoding(max_new_tokens=512, temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chair:
     """CHAIR (Rohrbach et al. 2018, Object Hallucination in Image Captioning) over COCO-format ground truth.
 
-    The formulas are the official ones; the word list is `verisight.evaluate.objects`, so the protocol is
-    called `own-words`. `limit` takes the first images of the instances file. `scenes` (a pocket world's
-    scenes.json) adds position_accuracy and typical_fraction to the same answers.
+    The formulas are the official ones. `words` says how objects are found in texts: "official" with the official
+    pipeline and its faults, "corrected" without them; the list of synonyms is ours (`verisight.evaluate.objects`)
+    unless `synonyms` names one in the official format. `limit` takes the first images of the instances file. `scenes`
+    (a pocket world's scenes.json) adds position_accuracy and typical_fraction to the same answers.
     """
 
     images: Path
@@ -33,6 +36,8 @@ class Chair:
     scenes: Path | None = None
     prompt: str = PROMPT
     limit: int | None = None
+    words: Words = "official"
+    synonyms: Path | None = None
     max_new_tokens: int = 512
 
     @property
@@ -42,8 +47,8 @@ class Chair:
 
     @property
     def protocol(self) -> str:
-        """Which rules the numbers follow."""
-        return "own-words"
+        """Which rules the numbers follow, and whose synonyms."""
+        return protocol_name(self.words, self.synonyms)
 
     @property
     def decoding(self) -> Decoding:
@@ -61,7 +66,8 @@ class Chair:
             raise UserError(f"chair: limit is {self.limit}; accepted is 1 or more, or none for all images")
         scenes = read_scenes(self.scenes) if self.scenes else None
         items = []
-        for truth in list(read_ground_truth(self.instances, self.captions).values())[: self.limit]:
+        known_truths = read_ground_truth(self.instances, self.captions, find=finder(self.words, self.synonyms))
+        for truth in list(known_truths.values())[: self.limit]:
             path = resolve_image(self.images, truth.file_name)
             if path is None:
                 raise UserError(f"{self.instances}: image {truth.image_id} is {truth.file_name}, not in {self.images}")
@@ -79,11 +85,16 @@ class Chair:
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Adds mentions (name, start, end, hallucinated) and num_* counts to each row."""
-        return [row | _counts(row["answer"], row["truth"]) for row in rows]
+        return score(rows, find=finder(self.words, self.synonyms))
 
     def summary(self, scored: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
         """See `measures`."""
         return summarise(measures(scored), [row["cluster"] for row in scored], seed=seed)
+
+
+def score(rows: Sequence[Row], *, find: Find) -> list[Row]:
+    """Adds mentions (name, start, end, hallucinated) and num_* counts to each row. `find` finds objects in a text."""
+    return [row | _counts(row["answer"], row["truth"], find) for row in rows]
 
 
 def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
@@ -105,7 +116,7 @@ def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
         "chair_s": ratio_measure([float(num > 0) for num in made_up], ones, better="lower"),
         "recall": ratio_measure(column("num_true_found"), column("num_true"), better="higher"),
         "length_words": ratio_measure(column("num_words"), ones, better="neutral", fraction=False),
-        "truncated_fraction": ratio_measure(column("truncated"), ones, better="neutral"),
+        "truncated_fraction": _truncated(scored),
     }
     if scored and "num_placed" in scored[0]:
         right = column("num_placed_right")
@@ -114,11 +125,17 @@ def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
     return found
 
 
-def _counts(answer: str, truth: dict[str, Any]) -> dict[str, Any]:
+def _truncated(scored: Sequence[Row]) -> Measure:
+    """Of the answers of which it is known: other tools don't say it."""
+    known = [float(isinstance(row.get("truncated"), bool)) for row in scored]
+    cut = [float(row.get("truncated") is True) for row in scored]
+    return ratio_measure(cut, known, better="neutral")._replace(num_items=int(sum(known)))
+
+
+def _counts(answer: str, truth: dict[str, Any], find: Find) -> dict[str, Any]:
     present = set(truth["objects"])
     mentions = [
-        {"name": m.name, "start": m.start, "end": m.end, "hallucinated": m.name not in present}
-        for m in find_objects(answer)
+        {"name": m.name, "start": m.start, "end": m.end, "hallucinated": m.name not in present} for m in find(answer)
     ]
     made_up = [str(m["name"]) for m in mentions if m["hallucinated"]]
     counts = {

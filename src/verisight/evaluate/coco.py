@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from verisight.data.files import read_json
-from verisight.evaluate.objects import CATEGORIES, find_objects
+from verisight.evaluate.objects import CATEGORIES, Mention, find_objects
 from verisight.types import UserError
 
 T = TypeVar("T")
@@ -27,8 +28,13 @@ class Truth:
         return frozenset(self.ordered)
 
 
-def read_ground_truth(instances: Path, captions: Path | None = None) -> dict[int, Truth]:
-    """Objects of every image listed in `instances`, in file order.
+def read_ground_truth(
+    instances: Path, *captions: Path | None, find: Callable[[str], Sequence[Mention]] = find_objects,
+    among: Collection[str] | None = None,
+) -> dict[int, Truth]:  # fmt: skip
+    """Objects of every image listed in `instances`, in file order. `find` finds those that a caption names.
+
+    `among`: only these image ids (as text), which spares looking through all other captions.
 
     An image's objects are the categories of its annotations, then those its captions name: the ground truth
     of CHAIR (Rohrbach et al. 2018), which POPE uses too. Captions of images that `instances` doesn't list are
@@ -47,6 +53,7 @@ def read_ground_truth(instances: Path, captions: Path | None = None) -> dict[int
             raise UserError(f"{instances}: images[{at}].id is {image_id} a second time; ids must be unique")
         names[image_id] = _key(image, "file_name", str, instances, f"images[{at}]")
         found[image_id] = {}
+    wanted = {image_id for image_id in found if among is None or str(image_id) in among}
     for at, row in enumerate(_list(table, "annotations", instances)):
         where = f"annotations[{at}]"
         image_id = _key(row, "image_id", int, instances, where)
@@ -56,14 +63,16 @@ def read_ground_truth(instances: Path, captions: Path | None = None) -> dict[int
         if category not in categories:
             raise UserError(f"{instances}: {where}.category_id is {category}, which is not in `categories`")
         found[image_id][categories[category]] = None
-    if captions is not None:
-        for at, row in enumerate(_list(_load(captions), "annotations", captions)):
+    for file in filter(None, captions):
+        for at, row in enumerate(_list(_load(file), "annotations", file)):
             where = f"annotations[{at}]"
-            image_id = _key(row, "image_id", int, captions, where)
-            caption = _key(row, "caption", str, captions, where)
-            if image_id in found:
-                found[image_id].update(dict.fromkeys(mention.name for mention in find_objects(caption)))
-    return {image_id: Truth(image_id, names[image_id], tuple(found[image_id])) for image_id in found}
+            image_id = _key(row, "image_id", int, file, where)
+            caption = _key(row, "caption", str, file, where)
+            if image_id in wanted:
+                found[image_id].update(dict.fromkeys(mention.name for mention in find(caption)))
+    return {
+        image_id: Truth(image_id, names[image_id], tuple(found[image_id])) for image_id in found if image_id in wanted
+    }
 
 
 def _categories(table: dict[str, Any], file: Path) -> dict[int, str]:

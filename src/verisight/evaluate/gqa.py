@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,15 +24,14 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
     """The right answers, from an official questions file (testdev_balanced_questions.json and its like).
 
     Returns:
-        questionId -> {"cluster": imageId, "truth": {question, answer, balanced, structural, semantic}}.
+        questionId -> {"cluster": imageId, "truth": {question, image, answer, balanced, structural, semantic}}.
 
     Raises:
         UserError: not that format, a key lacks, a type GQA doesn't have, or an id twice.
     """
-    table = read_json(path)
+    table = read_json(path, unique=True)
     if not isinstance(table, dict) or not table:
         raise UserError(f"{path}: holds {short(table)}; a GQA questions file is an object of questionId: question")
-    _refuse_repeats(path)
     found = {}
     for uid, row in table.items():
         where = f"{path}: {uid}"
@@ -50,7 +47,8 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
             if value not in accepted:
                 raise UserError(f"{where}.types.{key} is {short(value)}; accepted are {', '.join(accepted)}")
             truth[key] = value
-        found[uid] = {"cluster": text_field(row, "imageId", where), "truth": truth}
+        image = text_field(row, "imageId", where)
+        found[uid] = {"cluster": image, "truth": truth | {"image": f"{image}.jpg"}}
     return found
 
 
@@ -128,12 +126,3 @@ def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
     found["empty_fraction"] = share("empty", balanced, "neutral")
     found["length_words"] = share("num_words", balanced, "neutral", fraction=False)
     return found
-
-
-def _refuse_repeats(path: Path) -> None:
-    def once(pairs: list[tuple[str, Any]]) -> None:
-        if len(dict(pairs)) < len(pairs):
-            key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise UserError(f"{path}: {key!r} is there twice in one object; ids and keys must be unique")
-
-    json.loads(path.read_text("utf-8-sig"), object_pairs_hook=once)

@@ -12,6 +12,7 @@ from verisight.data.files import read_json
 from verisight.evaluate import pope
 from verisight.evaluate.fields import short, text_field
 from verisight.evaluate.stats import Direction, Measure, ratio_measure
+from verisight.evaluate.votes import majority_vote
 from verisight.types import ImageRef, Request, UserError
 
 Protocol = Literal["official", "corrected", "words"]
@@ -32,7 +33,7 @@ _HEDGED = re.compile(r"\b(?:not|cannot|never|neither|nor|if|whether|partly|parti
 _DENIED = re.compile(r"(?:\bnot|n't) (?:\w+ )?correct")
 _CLAUSE = re.compile(r"[.!?;:,\n\u2013\u2014]|\b(?:so|therefore|thus|hence|because|but)\b")
 _NUMBERS = {"visual_input": ("0", "1", "2"), "gt_answer": ("0", "1")}
-_IDS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+IDS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 
 
 def read_truths(path: Path) -> dict[str, dict[str, Any]]:
@@ -54,7 +55,7 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
         where = f"{path}: [{at}]"
         if not isinstance(row, dict):
             raise UserError(f"{where} is {short(row)}; accepted is an object")
-        truth: dict[str, Any] = {key: text_field(row, key, where, numbers=True) for key in (*_IDS, "question")}
+        truth: dict[str, Any] = {key: text_field(row, key, where, numbers=True) for key in (*IDS, "question")}
         if truth["category"] not in ("VD", "VS"):
             raise UserError(f"{where}.category is {truth['category']!r}; accepted are VD, VS")
         numbers = {key: text_field(row, key, where, numbers=True) for key in _NUMBERS}
@@ -64,10 +65,10 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
         truth |= {"reference": text_field(row, "gt_answer_details", where, numbers=True), "image": row.get("filename")}
         truth |= {"label": "yes" if numbers["gt_answer"] == "1" else "no"}
         truth |= {"visual_input": int(numbers["visual_input"])}
-        uid = "_".join(truth[key] for key in _IDS)
+        uid = "_".join(truth[key] for key in IDS)
         if uid in found:
-            raise UserError(f"{where} is question {uid} a second time; the ids {', '.join(_IDS)} must be unique")
-        found[uid] = {"cluster": "/".join(truth[key] for key in _IDS[:3]), "truth": truth}
+            raise UserError(f"{where} is question {uid} a second time; the ids {', '.join(IDS)} must be unique")
+        found[uid] = {"cluster": "/".join(truth[key] for key in IDS[:3]), "truth": truth}
     return found
 
 
@@ -135,14 +136,15 @@ def _verdict(clause: str) -> float | None:
 def score(rows: Sequence[Row], *, protocol: Protocol = "official") -> list[Row]:
     """Adds `verdict` (0, 1, 2 or None), `correct` (None: unknown), `said_yes`, `failed`, `unparsed`, `num_words`.
 
-    "official" and "corrected" read the judge's `reply` (None: it failed) with the parser of that name; "words"
+    "official" and "corrected" read the judge's `replies` (one a vote, None: it failed; the verdict that most of them
+    give counts, a draw is unparsed) with the parser of that name; "words"
     needs no judge: `pope.parse_corrected` reads the answer, one that takes no side is unclear, one without a
     word is wrong. Unclear counts as right where no figure was shown (VS, figure 0), as in the official code.
     `said_yes` is inferred from right or wrong under "official", as there (so an unclear answer is a yes or no),
     and read from the answer otherwise. Where the judge failed or can't be read, nothing is scored.
 
     Raises:
-        UserError: an unknown protocol, or a row without `reply` under a protocol with a judge.
+        UserError: an unknown protocol, or a row without `replies` under a protocol with a judge.
     """
     if protocol not in get_args(Protocol):
         raise UserError(f"hallusion: protocol is {protocol!r}; accepted are {', '.join(get_args(Protocol))}")
@@ -152,16 +154,15 @@ def score(rows: Sequence[Row], *, protocol: Protocol = "official") -> list[Row]:
 def _found(row: Row, protocol: Protocol) -> Row:
     truth, said = row["truth"], pope.parse_corrected(row["answer"])
     failed = unparsed = False
+    verdict: float | None
     if protocol == "words":
         unparsed = re.search("[a-zA-Z]", row["answer"]) is None
         verdict = WRONG if unparsed else UNCLEAR if said is None else float(said == truth["label"])
     else:
-        if "reply" not in row:
-            raise UserError(f'hallusion: row {row["uid"]} has no `reply`; ask a judge, or use protocol "words"')
+        if not row.get("replies"):
+            raise UserError(f'hallusion: row {row["uid"]} has no `replies`; ask a judge, or use protocol "words"')
         parse: Callable[[str], float | None] = parse_official if protocol == "official" else parse_corrected
-        failed = row["reply"] is None
-        verdict = None if failed else parse(row["reply"])
-        unparsed = not failed and verdict is None
+        verdict, failed, unparsed, *_ = majority_vote(row["replies"], parse)
     correct = None
     if verdict is not None:
         correct = verdict == RIGHT or (verdict == UNCLEAR and _without_figure(truth))
@@ -268,4 +269,4 @@ def _without_figure(truth: Mapping[str, Any]) -> bool:
 
 
 def _key(truth: Mapping[str, Any], last: str) -> str:
-    return "_".join(truth[key] for key in (*_IDS[:3], last))
+    return "_".join(truth[key] for key in (*IDS[:3], last))

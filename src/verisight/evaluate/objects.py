@@ -138,6 +138,11 @@ _TOKEN = re.compile(r"([^\W\d_]+)(?:['\u2019]s\b)?")
 _JOINT = re.compile(r"\s+|-")
 
 
+def words_for(name: str) -> tuple[str, ...]:
+    """The other words for a category, as they are listed."""
+    return tuple(filter(None, map(str.strip, _WORDS[name].split(","))))
+
+
 class Mention(NamedTuple):
     """A category named in a text: `word` is text[start:end] as written."""
 
@@ -202,8 +207,8 @@ def _is_colour(words: list[str], joined: list[bool], at: int) -> bool:
 def _phrases() -> tuple[dict[tuple[str, ...], str | None], int]:
     """Singular phrase -> category (None: no object), and the number of words of the longest phrase."""
     table: dict[tuple[str, ...], str | None] = dict.fromkeys(map(_key, _NOT_OBJECTS.split(",")))
-    for name, others in _WORDS.items():
-        for phrase in (name, *filter(None, map(str.strip, others.split(",")))):
+    for name in CATEGORIES:
+        for phrase in (name, *words_for(name)):
             table[_key(phrase)] = name
             if name in _ANIMALS:
                 table |= {(age, *_key(phrase)): name for age in _OF_ANIMALS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -176,22 +176,27 @@ class Pope:
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Adds `said` ("yes", "no" or None: unparsed) and `correct` to each row."""
-        parse = parse_official if self.parser == "official" else parse_corrected
-        said = [parse(row["answer"]) for row in rows]
-        return [
-            row | {"said": word, "correct": word == row["truth"]["label"]} for row, word in zip(rows, said, strict=True)
-        ]
+        return score(rows, parse=parse_official if self.parser == "official" else parse_corrected)
 
     def summary(self, scored: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
         """See `measures`."""
         return summarise(measures(scored), [row["cluster"] for row in scored], seed=seed)
 
 
+def score(rows: Sequence[dict[str, Any]], *, parse: Callable[[str], str | None]) -> list[dict[str, Any]]:
+    """Adds `said` ("yes", "no" or None: `parse` can't tell) and `correct` to each row."""
+    said = [parse(row["answer"]) for row in rows]
+    return [
+        row | {"said": word, "correct": word == row["truth"]["label"]} for row, word in zip(rows, said, strict=True)
+    ]
+
+
 def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
     """POPE's metrics before they are summed; "yes" is the positive class, an unparsed answer is wrong.
 
     Per split `<split>/accuracy`, precision, recall, f1, yes_fraction and unparsed_fraction; over the splits
-    `f1` and `accuracy`, the mean of the splits' values.
+    `f1` and `accuracy`, the mean of the values of those that were asked, and `pooled/f1` and `pooled/accuracy`, of
+    all their questions together. Papers report any of these four.
     """
     counts = np.zeros((len(scored), len(SPLITS) * _COLUMNS))
     for row, line in zip(counts, scored, strict=True):
@@ -213,9 +218,11 @@ def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
         found[f"{split}/f1"] = measure(2 * hits, said_yes + is_yes, "higher")
         found[f"{split}/yes_fraction"] = measure(said_yes, asked, "neutral")
         found[f"{split}/unparsed_fraction"] = measure(unparsed, asked, "neutral")
+    asked_in = [split for split in SPLITS if found[f"{split}/accuracy"].num_items] or list(SPLITS)
     for name in ("f1", "accuracy"):
-        parts = [found[f"{split}/{name}"].counts for split in SPLITS]
+        parts = [found[f"{split}/{name}"].counts for split in asked_in]
         found[name] = Measure(np.hstack(parts), _mean_ratio, "higher")
+        found[f"pooled/{name}"] = Measure(np.sum(parts, axis=0), ratio, "higher")
     return found
 
 

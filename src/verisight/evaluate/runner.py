@@ -1,4 +1,4 @@
-"""Runs a benchmark on a policy, resumes it, scores kept answers again, and compares two runs."""
+"""Runs a benchmark on a policy, shared by processes if wanted, resumes it, and scores kept answers again."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from verisight.data.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
-from verisight.evaluate import chair, pope
-from verisight.evaluate.benchmark import Benchmark, Item
-from verisight.evaluate.stats import Measure, holm, paired_difference
+from verisight.data.files import append_jsonl, write_json, write_jsonl
+from verisight.evaluate.benchmark import Benchmark, Item, Judged
+from verisight.evaluate.folders import add_entry, meta_path, read_object, read_rows, rows_path, shard_path, shards
+from verisight.evaluate.health import count, refusal
+from verisight.evaluate.table import headline
 from verisight.types import Decoding, Prompt, UserError
 
 Progress = Callable[[int, int], None]
-Measures = Callable[[Sequence[dict[str, Any]]], dict[str, Measure]]
-
-MEASURES: Mapping[str, Measures] = {"chair": chair.measures, "pope": pope.measures}
-SIGNIFICANCE = 0.05
 _ANSWER_KEYS = ("answer", "num_tokens", "truncated")
 
 
@@ -41,83 +38,112 @@ class Sampler(Protocol):
         ...
 
 
-class ScoredRun(NamedTuple):
-    """One benchmark of one run: uids and clusters (items,), and the metrics before they are summed."""
+class Shard(NamedTuple):
+    """Which part of the work is ours: number `index` (from 0) of `num` processes."""
 
-    uids: list[str]
-    clusters: list[str]
-    measures: dict[str, Measure]
+    index: int = 0
+    num: int = 1
+
+
+WHOLE = Shard()
 
 
 def run_benchmark(
-    policy: Sampler,
-    benchmark: Benchmark,
-    *,
-    folder: Path,
-    batch_size: int,
-    progress: Progress | None = None,
+    policy: Sampler, benchmark: Benchmark, *, folder: Path, batch_size: int, progress: Progress | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Answers what isn't answered yet, scores everything, and returns the benchmark's entry of the summary.
 
-    Answers are appended batch by batch to `folder`/evaluate/<name>.jsonl, so that a killed run continues. The
-    same pictures and text are asked once, however many items share them. `folder` belongs to one model:
-    answers found there are taken for this policy's. `progress` gets (items answered, items). `seed` feeds
-    sampling decodings.
+    See `answer_items` and `score_folder`.
+    """
+    items = benchmark.items()
+    answer_items(policy, benchmark, items, folder=folder, batch_size=batch_size, progress=progress, seed=seed)
+    return score_folder(benchmark, folder=folder, seed=seed, items=items)
+
+
+def answer_items(
+    policy: Sampler, benchmark: Benchmark, items: Sequence[Item], *, folder: Path, batch_size: int,
+    shard: Shard = WHOLE, progress: Progress | None = None, seed: int = 0,
+) -> bool:  # fmt: skip
+    """Answers this shard's items that have no answer yet. Returns whether now all items have one.
+
+    Answers are appended batch by batch to `folder`/evaluate/<name>.jsonl (of a shard: to its own file), so that a
+    killed run continues, with another number of processes if need be. The same pictures and text are asked once,
+    however many items share them. `folder` belongs to one model: answers found there are taken for this policy's.
+    `progress` gets (items answered, items), of this shard. `seed` feeds sampling decodings.
 
     Raises:
         UserError: the stored answers were made with other questions or decoding.
     """
-    items = benchmark.items()
     rows = _resume(benchmark, items, folder)
-    answers = {_prompt_key(item.prompt): rows[item.uid] for item in items if item.uid in rows}
-    waiting: dict[str, list[Item]] = {}
+    groups: dict[str, list[Item]] = {}
     for item in items:
-        if item.uid not in rows:
-            waiting.setdefault(_prompt_key(item.prompt), []).append(item)
-    path = _rows_path(folder, benchmark.name)
+        groups.setdefault(_prompt_key(item.prompt), []).append(item)
+    ours = [group for at, group in enumerate(groups.values()) if at % shard.num == shard.index]
+    num_ours, num_done = sum(map(len, ours)), sum(item.uid in rows for group in ours for item in group)
+    path = shard_path(folder, benchmark.name, *shard)
 
-    def keep(answered: Iterable[tuple[Item, dict[str, Any]]]) -> None:
+    def keep(answered: Iterable[tuple[Item, Mapping[str, Any]]]) -> None:
+        nonlocal num_done
         for item, answer in answered:
             rows[item.uid] = _row(item, answer)
             append_jsonl(path, rows[item.uid])
+            num_done += 1
         if progress is not None:
-            progress(len(rows), len(items))
+            progress(num_done, num_ours)
 
-    keep((item, answers[key]) for key in waiting for item in waiting[key] if key in answers)
-    groups = [group for key, group in waiting.items() if key not in answers]
-    for start in range(0, len(groups), batch_size):
-        batch = groups[start : start + batch_size]
+    waiting = []
+    for group in ours:
+        known = next((rows[item.uid] for item in group if item.uid in rows), None)
+        missing = [item for item in group if item.uid not in rows]
+        if known is not None and missing:
+            keep((item, known) for item in missing)
+        elif missing:
+            waiting.append(missing)
+    keep(())
+    for start in range(0, len(waiting), batch_size):
+        batch = waiting[start : start + batch_size]
         prompts = [group[0].prompt for group in batch]
         drawn = policy.sample(prompts, num=1, decoding=benchmark.decoding, seed=seed + len(rows))
         keep((item, _answer(one[0])) for group, one in zip(batch, drawn, strict=True) for item in group)
-    return score_folder(benchmark, folder=folder, seed=seed, items=items)
+    if shard.num > 1:
+        rows |= {row["uid"]: row for row in read_rows(folder, benchmark.name)}
+    return all(item.uid in rows for item in items)
 
 
 def score_folder(
     benchmark: Benchmark, *, folder: Path, seed: int = 0, items: Sequence[Item] | None = None
 ) -> dict[str, Any]:
-    """Scores the stored answers, without a model: rewrites rows and summary, returns the summary's entry.
+    """Scores the stored answers, without the model: rewrites rows and summary, returns the summary's entry.
+
+    A benchmark with a judge asks it here; its replies are kept. The entry: metrics, num_items, decoding, protocol,
+    counts (`health.count`) and refused ("", or why its headline can't be trusted).
 
     Raises:
         UserError: answers are missing, or were made with other questions or decoding.
     """
     items = benchmark.items() if items is None else items
-    rows = _resume(benchmark, items, folder)
-    path = _rows_path(folder, benchmark.name)
-    missing = [item.uid for item in items if item.uid not in rows]
+    found = _resume(benchmark, items, folder)
+    path = rows_path(folder, benchmark.name)
+    missing = [item.uid for item in items if item.uid not in found]
     if missing:
         raise UserError(f"{path}: {len(missing)} of {len(items)} answers are missing, the first is {missing[0]!r}")
-    scored = benchmark.score([_row(item, rows[item.uid]) for item in items])
+    rows = [_row(item, found[item.uid]) for item in items]
+    scored = benchmark.score(benchmark.judge(rows, folder) if isinstance(benchmark, Judged) else rows)
+    counts = count(scored)
     entry = {
         "metrics": benchmark.summary(scored, seed=seed),
         "num_items": len(scored),
         "decoding": asdict(benchmark.decoding) | {"stop": list(benchmark.decoding.stop)},
         "protocol": benchmark.protocol,
+        "headline": list(headline(benchmark.name)),
+        "counts": counts,
+        "refused": refusal(counts),
     }
     write_jsonl(path, scored)
-    summary = _read_json(folder / "evaluate" / "summary.json")
-    write_json(folder / "evaluate" / "summary.json", summary | {benchmark.name: entry})
+    add_entry(folder, benchmark.name, entry)
+    for part in shards(folder, benchmark.name):
+        part.unlink(missing_ok=True)
     return entry
 
 
@@ -132,83 +158,19 @@ def fingerprint(items: Sequence[Item], decoding: Decoding) -> str:
     return digest.hexdigest()
 
 
-def read_scored(folder: Path, name: str, *, measures: Measures) -> ScoredRun:
-    """The scored rows of `folder`/evaluate/<name>.jsonl, ready for the functions of `stats`."""
-    rows = list(read_jsonl(_rows_path(folder, name)))
-    return ScoredRun([row["uid"] for row in rows], [row["cluster"] for row in rows], measures(rows))
-
-
-def compare(
-    folder_a: Path, folder_b: Path, *, measures: Mapping[str, Measures] = MEASURES, seed: int = 0
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Paired differences b - a of every metric of every benchmark that both runs hold.
-
-    Benchmark -> metric -> {a, b, value, low, high, num, p_value, p_holm, verdict}; p_holm is Holm-corrected
-    over the benchmark's metrics. verdict is better | worse (for metrics with no good side: higher | lower)
-    where p_holm is below 0.05 and the 95 % interval leaves out 0, else "can't tell".
-
-    Raises:
-        UserError: the two runs answered different questions, were scored under different protocols, or hold a
-            benchmark that `measures` doesn't know.
-    """
-    summary_a, summary_b = (_read_json(folder / "evaluate" / "summary.json") for folder in (folder_a, folder_b))
-    table = {}
-    for name in (name for name in summary_a if name in summary_b):
-        if name not in measures:
-            raise UserError(f"compare: no measures for benchmark {name!r}; known are {', '.join(measures)}")
-        found = [_read_json(_meta_path(folder, name)).get("fingerprint") for folder in (folder_a, folder_b)]
-        protocols = [summary[name]["protocol"] for summary in (summary_a, summary_b)]
-        if found[0] != found[1] or protocols[0] != protocols[1]:
-            raise UserError(
-                f"{folder_a} and {folder_b}: {name} was run with different questions, decoding or protocol "
-                f"({protocols[0]}, {protocols[1]}); only equal ones can be compared"
-            )
-        a, b = (read_scored(folder, name, measures=measures[name]) for folder in (folder_a, folder_b))
-        assert a.uids == b.uids, "equal fingerprints mean equal items in equal order"
-        table[name] = _differences(a, b, seed=seed)
-    return table
-
-
-def _differences(a: ScoredRun, b: ScoredRun, *, seed: int) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for name, measure in a.measures.items():
-        pair = (measure.counts, b.measures[name].counts)
-        difference = paired_difference(*pair, a.clusters, statistic=measure.statistic, seed=seed)
-        values = [float(measure.statistic(counts.sum(0, keepdims=True))[0]) for counts in pair]
-        value_a, value_b = (None if value != value else value for value in values)
-        rows[name] = {"a": value_a, "b": value_b} | difference._asdict()
-        if measure.num_items is not None:
-            rows[name]["num"] = measure.num_items
-    tested = [name for name in rows if rows[name]["p_value"] is not None]
-    adjusted = dict(zip(tested, holm([rows[name]["p_value"] for name in tested]), strict=True))
-    for name, row in rows.items():
-        row["p_holm"] = adjusted.get(name)
-        row["verdict"] = _verdict(row, a.measures[name].better)
-    return rows
-
-
-def _verdict(row: dict[str, Any], better: str) -> str:
-    if row["p_holm"] is None or row["low"] is None or row["p_holm"] >= SIGNIFICANCE or row["low"] <= 0 <= row["high"]:
-        return "can't tell"
-    direction = "higher" if row["value"] > 0 else "lower"
-    if better == "neutral":
-        return direction
-    return "better" if direction == better else "worse"
-
-
 def _resume(benchmark: Benchmark, items: Sequence[Item], folder: Path) -> dict[str, dict[str, Any]]:
     """Stored rows by uid, checked to belong to these items; notes the fingerprint of a fresh run."""
-    path, meta_path = _rows_path(folder, benchmark.name), _meta_path(folder, benchmark.name)
+    path, meta_file = rows_path(folder, benchmark.name), meta_path(folder, benchmark.name)
     uids = {item.uid for item in items}
     assert len(uids) == len(items), f"{benchmark.name}: item uids must be unique"
     meta = {"fingerprint": fingerprint(items, benchmark.decoding), "num_items": len(items)}
-    stored = list(read_jsonl(path)) if path.exists() else []
-    if stored and _read_json(meta_path).get("fingerprint") != meta["fingerprint"]:
+    stored = read_rows(folder, benchmark.name)
+    if stored and read_object(meta_file).get("fingerprint") != meta["fingerprint"]:
         raise UserError(
             f"{path}: holds {len(stored)} answers made with other questions, pictures or decoding than "
-            f"{benchmark.name} has now (see {meta_path.name}); move the file away or use another folder"
+            f"{benchmark.name} has now (see {meta_file.name}); move the file away or use another folder"
         )
-    write_json(meta_path, meta)
+    write_json(meta_file, meta)
     return {row["uid"]: row for row in stored if row["uid"] in uids}
 
 
@@ -234,20 +196,3 @@ def _prompt_key(prompt: Prompt) -> str:
 
 def _picture(image: Any) -> str:
     return image.path.name if image.path else hashlib.sha256(image.data).hexdigest()
-
-
-def _rows_path(folder: Path, name: str) -> Path:
-    return folder / "evaluate" / f"{name}.jsonl"
-
-
-def _meta_path(folder: Path, name: str) -> Path:
-    return folder / "evaluate" / f"{name}.json"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds a {type(found).__name__}; a JSON object is needed")
-    return found

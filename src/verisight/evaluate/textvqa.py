@@ -51,7 +51,7 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
     """What people answered, from the official annotation file (TextVQA_0.5.1_val.json).
 
     Returns:
-        question_id as text -> {"cluster": image_id, "truth": {question, image_id, answers (10 texts)}}.
+        question_id as text -> {"cluster": image_id, "truth": {question, image_id, image, answers (10 texts)}}.
 
     Raises:
         UserError: not that format, a question_id twice, or not ten answers (the test split has none).
@@ -67,7 +67,8 @@ def read_truths(path: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{where}.answers is {short(answers)}; accepted is a list of {PEOPLE} texts")
         if number in found:
             raise UserError(f"{where}.question_id is {number} a second time; ids must be unique")
-        found[number] = {"cluster": image, "truth": {"question": question, "image_id": image, "answers": answers}}
+        truth = {"question": question, "image_id": image, "image": f"{image}.jpg", "answers": answers}
+        found[number] = {"cluster": image, "truth": truth}
     return found
 
 

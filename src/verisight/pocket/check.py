@@ -16,9 +16,10 @@ from torch import nn
 from verisight import build
 from verisight.data.readers import open_data
 from verisight.evaluate.chair import Chair
+from verisight.evaluate.paired import compare, read_scored
 from verisight.evaluate.pope import Pope
 from verisight.evaluate.pope import measures as pope_measures
-from verisight.evaluate.runner import compare, read_scored, run_benchmark
+from verisight.evaluate.runner import run_benchmark
 from verisight.evaluate.stats import Interval, bootstrap_statistic, cluster_bootstrap, ratio
 from verisight.models.hiding import Sight
 from verisight.models.policy import Policy
@@ -184,6 +185,7 @@ def _chair(split: Path) -> Chair:
         instances=split / "instances.json",
         captions=split / "captions.json",
         scenes=split / "scenes.json",
+        words="corrected",
         max_new_tokens=96,
     )
 

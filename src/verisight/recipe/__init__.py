@@ -1,6 +1,7 @@
 """What a run is: one frozen tree of settings, read from YAML. Nothing in here imports torch."""
 
 from verisight.recipe.base import walk
+from verisight.recipe.benchmarks import Benchmark, Chair, Pope, Public, benchmark_name
 from verisight.recipe.chats import (
     Annotator,
     Http,
@@ -51,14 +52,7 @@ from verisight.recipe.negatives import (
     TokenForced,
     View,
 )
-from verisight.recipe.nodes import (
-    Benchmark,
-    Chair,
-    Full,
-    Lora,
-    Model,
-    Pope,
-)
+from verisight.recipe.nodes import Full, Lora, Model
 from verisight.recipe.objectives import (
     CalibratedSlic,
     Ddpo,
@@ -75,7 +69,7 @@ from verisight.recipe.objectives import (
     Sft,
     Slic,
 )
-from verisight.recipe.resolve import check_files, dump, load, recipe_hash
+from verisight.recipe.resolve import check_files, dump, load, load_benchmarks, recipe_hash
 from verisight.recipe.rollouts import (
     ModelReward,
     OracleReward,
@@ -152,6 +146,7 @@ __all__ = [
     "Pope",
     "Ppo",
     "Prompts",
+    "Public",
     "PythonReward",
     "Rated",
     "Recipe",
@@ -182,6 +177,7 @@ __all__ = [
     "View",
     "Wins",
     "below",
+    "benchmark_name",
     "check_files",
     "compares",
     "dump",
@@ -189,6 +185,7 @@ __all__ = [
     "is_fixed",
     "json_schema",
     "load",
+    "load_benchmarks",
     "recipe_hash",
     "replaces_rejected",
     "walk",

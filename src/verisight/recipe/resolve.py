@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from verisight.recipe.base import MustBe, join, leaves, walk
+from verisight.recipe.base import MustBe, Node, join, leaves, walk
+from verisight.recipe.benchmarks import Benchmark
 from verisight.recipe.tree import Recipe
 from verisight.recipe.yaml_tree import apply_overrides, merge, problems, read_layers
 from verisight.types import UserError
@@ -41,7 +42,25 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError("\n".join(problems(error, Recipe, [*layers, typed], str(path)))) from error
 
 
-def check_files(recipe: Recipe) -> None:
+class _Benchmarks(Node):
+    evaluate: tuple[Benchmark, ...]
+
+
+def load_benchmarks(path: Path) -> tuple[Benchmark, ...]:
+    """The benchmarks of a YAML file that holds `evaluate`, a list of them, and nothing else.
+
+    Relative paths count from the file's folder. Raises UserError as `load` does, for files that are missing too.
+    """
+    layers = read_layers(path)
+    try:
+        found = _Benchmarks.model_validate(reduce(merge, (layer.tree for layer in layers)))
+    except ValidationError as error:
+        raise UserError("\n".join(problems(error, _Benchmarks, layers, str(path)))) from error
+    check_files(found)
+    return found.evaluate
+
+
+def check_files(recipe: Node) -> None:
     """Raise one UserError with a line for every file, folder and model that the recipe names in vain."""
     lines = [f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}" for key, value, what in _missing(recipe)]
     if lines:
@@ -59,10 +78,16 @@ def recipe_hash(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _missing(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+def _missing(recipe: Node) -> Iterator[tuple[str, str, str]]:
     for key, node in walk(recipe):
         for name, field in leaves(node):
             value = getattr(node, name)
+            if isinstance(value, tuple):  # of files
+                yield from (
+                    (join(key, f"{name}.{at}"), str(one), "file")
+                    for at, one in enumerate(value)
+                    if isinstance(one, Path) and not one.is_file()
+                )
             for mark in field.metadata:
                 if isinstance(mark, MustBe) and value is not None and not _exists(value, mark.what):
                     yield join(key, name), str(value), mark.what

@@ -20,8 +20,9 @@ from verisight.recipe.base import (
     Switch,
     about,
 )
+from verisight.recipe.benchmarks import Benchmark, benchmark_name
 from verisight.recipe.data import Data, compares
-from verisight.recipe.nodes import Benchmark, Full, Lora, Model
+from verisight.recipe.nodes import Full, Lora, Model
 from verisight.recipe.objectives import CalibratedSlic, Mdpo, Objective, Ppo, Reward, Rloo, Sft
 from verisight.recipe.rollouts import Rewarder, Rollouts, Wins
 from verisight.recipe.sources import Mixed, Offline, Source, below, is_fixed, with_data
@@ -167,9 +168,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             "accepted: auto, frozen_copy or cached"
         )
     yield from _cache_contradictions(recipe)
-    kinds = [benchmark.kind for benchmark in recipe.evaluate]
-    for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-        yield f"evaluate: found {kind} {kinds.count(kind)} times, all in one file; accepted: each kind once"
+    names = [benchmark_name(one) for one in recipe.evaluate]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"evaluate: found {name} {names.count(name)} times, all in one file; accepted: each once"
 
 
 def _reward_contradictions(recipe: Recipe) -> Iterator[str]:

@@ -9,15 +9,15 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from verisight.evaluate.paired import compare
 from verisight.evaluate.power import detectable_difference
-from verisight.evaluate.runner import compare
 from verisight.types import UserError
 
 Found = Mapping[str, Mapping[str, dict[str, Any]]]
 
 
 def compared(first: Path, second: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Benchmark -> metric -> what `evaluate.runner.compare` says of second - first, and `detectable`.
+    """Benchmark -> metric -> what `evaluate.paired.compare` says of second - first, and `detectable`.
 
     `detectable`: the smallest true difference that two such runs would find in four of five cases, in the metric's
     unit; None where there is no interval.

@@ -95,7 +95,13 @@ def _recipe(
             "checkpoint_every": 40,
         },
         "evaluate": [
-            {"kind": "chair", **truth, "scenes": data / "test" / "scenes.json", "max_new_tokens": 96},
+            {
+                "kind": "chair",
+                **truth,
+                "scenes": data / "test" / "scenes.json",
+                "protocol": "corrected",
+                "max_new_tokens": 96,
+            },
             {"kind": "pope", **truth, "num_images": size.pope_images, "seed": 0},
         ],
     }

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from verisight import build
 from verisight.data.files import MARKER, claim_run_folder, read_jsonl, write_atomic, write_json
 from verisight.data.images import ImageChecker
 from verisight.data.views import Chain, Groups
-from verisight.evaluate.benchmark import Benchmark
-from verisight.evaluate.runner import run_benchmark
+from verisight.evaluate.benchmark import Benchmark, Item
+from verisight.evaluate.runner import Progress, run_benchmark
 from verisight.models.families import Family
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
-from verisight.progress import Advance, track
+from verisight.progress import track
 from verisight.recipe import Averaged, Generated, Masked, Recipe, Rollouts, below, check_files, dump, recipe_hash
 from verisight.sources.offline import Offline
 from verisight.study.prepare import make_pairs, prepare, probe
@@ -100,12 +101,18 @@ def _forget_refused(folder: Path, recipe_hash: str) -> None:
 def open_benchmarks(recipe: Recipe) -> list[Benchmark]:
     """The recipe's benchmarks. Their files are read and their pictures decoded once, before any model loads."""
     benchmarks = [build.benchmark(node) for node in recipe.evaluate]
-    check = ImageChecker(decode=True)
     for one in benchmarks:
-        for item in one.items():
-            for image in item.prompt.images:
-                check(image)
+        check_pictures(one)
     return benchmarks
+
+
+def check_pictures(benchmark: Benchmark) -> list[Item]:
+    """The benchmark's items, their pictures decoded once."""
+    check, items = ImageChecker(decode=True), benchmark.items()
+    for item in items:
+        for image in item.prompt.images:
+            check(image)
+    return items
 
 
 def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
@@ -232,16 +239,23 @@ def evaluate(
     """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model."""
     summaries = {}
     for one in benchmarks:
-        with track(f"{one.name} ({folder.name})", total=len(one.items()), unit="items", quiet=quiet) as advance:
-            done = 0
-
-            def report(answered: int, _: int, advance: Advance = advance) -> None:
-                nonlocal done
-                advance(answered - done)
-                done = answered
-
-            summaries[one.name] = run_benchmark(policy, one, folder=folder, batch_size=batch_size, progress=report)
+        with progress_of(one.name, folder, len(one.items()), quiet=quiet) as progress:
+            summaries[one.name] = run_benchmark(policy, one, folder=folder, batch_size=batch_size, progress=progress)
     return summaries
+
+
+@contextmanager
+def progress_of(name: str, folder: Path, total: int, *, quiet: bool) -> Iterator[Progress]:
+    """Shows how many items of a benchmark are answered."""
+    with track(f"{name} ({folder.name})", total=total, unit="items", quiet=quiet) as advance:
+        done = 0
+
+        def report(answered: int, _: int) -> None:
+            nonlocal done
+            advance(answered - done)
+            done = answered
+
+        yield report
 
 
 def evaluate_run(recipe: Recipe, *, quiet: bool = False) -> tuple[Path, dict[str, Any]]:
@@ -250,7 +264,7 @@ def evaluate_run(recipe: Recipe, *, quiet: bool = False) -> tuple[Path, dict[str
     Returns the folder that holds evaluate/ (the run folder, or its `base` folder for the starting model).
     """
     if not recipe.evaluate:
-        raise UserError("evaluate: found no benchmark, accepted: a list of at least one (chair, pope)")
+        raise UserError("evaluate: found no benchmark, accepted: a list of at least one")
     folder = open_run(recipe)
     trained = (folder / "model").exists()
     model = recipe.model.model_copy(update={"path": str(folder / "model")}) if trained else recipe.model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from verisight.data.files import read_json
-from verisight.evaluate.runner import compare
+from verisight.evaluate.paired import compare
 from verisight.evaluate.stats import Direction
 from verisight.types import UserError
 

@@ -1,0 +1,157 @@
+"""Files of the public benchmarks -> questions, truths and scoring functions (`scorers.Opened`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from verisight.evaluate import amber, chair, gqa, hallusion, object_hal, pope, textvqa
+from verisight.evaluate.amber_words import read_words
+from verisight.evaluate.answers import FindUid, Truths, by_keys
+from verisight.evaluate.chair_words import finder, protocol_name
+from verisight.evaluate.coco import read_ground_truth
+from verisight.evaluate.ground_truth import image_key, read_coco, read_ids, read_objects
+from verisight.evaluate.pope_files import Asked, read_questions
+from verisight.evaluate.pope_parsers import PARSERS
+from verisight.evaluate.scorers import Files, Opened, Row, take
+from verisight.types import ImageRef, Request, UserError
+
+
+def open_chair(files: Files, protocol: str) -> Opened:
+    """COCO files, or objects by image. Without a list of ids the images are those that have answers."""
+    find = finder("official" if protocol == "official" else "corrected", files.synonyms)
+    wanted = None if files.ids is None else read_ids(files.ids)
+    if files.objects is not None:
+        if files.annotations:
+            raise UserError("--objects, --annotations: found both; chair takes one of them as ground truth")
+        truths = read_objects(files.objects, find)
+    else:
+        several = "COCO instances and captions files, or --objects FILE"
+        among = files.among if wanted is None else frozenset(wanted)
+        truths = read_coco(take(files, None, "chair", several), find, among=among)
+    if wanted is not None:
+        lacking = [uid for uid in wanted if uid not in truths]
+        if lacking:
+            raise UserError(f"--ids: {len(lacking)} images have no ground truth, the first is {lacking[0]}")
+        truths = {uid: truths[uid] for uid in wanted}
+    name = protocol_name("official" if protocol == "official" else "corrected", files.synonyms)
+    return Opened(truths, chair_uid, partial(chair.score, find=find), version=name.partition(", ")[2])
+
+
+def chair_uid(row: Mapping[str, Any]) -> str | None:
+    """The image's id of a row of captions."""
+    keys = ("image_id", "uid", "question_id", "id", "image")
+    return next((uid for key in keys if (uid := image_key(row.get(key))) is not None), None)
+
+
+def open_pope(files: Files, protocol: str) -> Opened:
+    """Released question files, and LLaVA's where its answers are scored."""
+    asked = read_questions(take(files, None, "pope", "question files (coco_pope_random.json, ...)"), files.relabels)
+    find = _find_pope(asked)
+    return Opened(asked.truths, find, partial(pope.score, parse=PARSERS[protocol]), version=asked.version)
+
+
+def open_amber(files: Files, protocol: str) -> Opened:
+    """AMBER's annotations, its words, and the queries that were asked (generative, discriminative or both)."""
+    several = "annotations.json, relation.json, safe_words.txt, then query files"
+    annotations, relation, safe, *queries = take(files, None, "amber", several, least=4)
+    words = read_words(relation, safe)
+    truths = amber.read_truths(annotations, queries, words)
+    return Opened(truths, by_keys("uid", "id", "question_id"), _with(amber.score, protocol, words=words))
+
+
+def open_object_hal(files: Files, protocol: str) -> Opened:
+    """Object HalBench's questions, and objects by image or COCO files as ground truth."""
+    several = "the questions, then COCO instances and captions files (or --objects FILE)"
+    questions, *coco = take(files, None, "object_hal", several)
+    if files.objects is not None:
+        truths = object_hal.read_truths(questions, files.objects)
+    elif len(coco) in (1, 2):
+        truths = object_hal.read_truths(questions, read_ground_truth(*coco))
+    else:
+        raise UserError(f"--annotations: found {len(coco)} files of ground truth; object_hal takes {several}")
+    return Opened(truths, by_keys("uid", "image_id", "question_id"), _with(object_hal.score, protocol))
+
+
+def ask_object_hal(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+    """One request a row; an answer of a few words is not extracted from."""
+    if object_hal.is_short(row["answer"]):
+        return {}
+    one = object_hal.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    return {"replies": one}
+
+
+def open_gqa(files: Files, protocol: str) -> Opened:
+    """GQA's questions file."""
+    (file,) = take(files, 1, "gqa", "the questions file (testdev_balanced_questions.json)")
+    return Opened(gqa.read_truths(file), by_keys("uid", "questionId", "question_id", "id"), _with(gqa.score, protocol))
+
+
+def open_textvqa(files: Files, protocol: str) -> Opened:
+    """TextVQA's annotations."""
+    (file,) = take(files, 1, "textvqa", "the annotations (TextVQA_0.5.1_val.json)")
+    truths = textvqa.read_truths(file)
+    return Opened(truths, _find_textvqa(truths), _with(textvqa.score, protocol))
+
+
+def open_hallusion(files: Files, protocol: str) -> Opened:
+    """HallusionBench.json."""
+    (file,) = take(files, 1, "hallusion", "HallusionBench.json")
+    return Opened(hallusion.read_truths(file), _find_hallusion, _with(hallusion.score, protocol))
+
+
+def ask_hallusion(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+    """One request a row."""
+    one = hallusion.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    return {"replies": one}
+
+
+def _with(score: Any, protocol: str, **settings: Any) -> Any:
+    return partial(score, protocol=protocol, **settings)
+
+
+def _find_pope(asked: Asked) -> FindUid:
+    """By split and question_id, by LLaVA's ids, or (the official form has no ids) by the place in a split's file."""
+    splits = {one["truth"]["split"] for one in asked.truths.values()}
+    only = next(iter(splits)) if len(splits) == 1 else None
+    order = {split: [uid for uid in asked.truths if uid.startswith(f"{split}/")] for split in splits}
+    plain = by_keys("uid", "question_id", "id")
+
+    def find(row: Row) -> str | None:
+        number, name = plain(row), row.get("file_name", "")
+        split = row.get("category") or next((one for one in splits if one in name), only)
+        for uid in (number, f"{split}/{number}", asked.places.get(number or "")):
+            if uid in asked.truths:
+                return uid
+        at = row.get("place", -1)
+        if number is None and split in order and 0 <= at < len(order[split]):
+            uid = order[split][at]
+            if row.get("question") == asked.truths[uid]["truth"]["question"]:
+                return uid
+        return number if split is None else f"{split}/{number}"
+
+    return find
+
+
+def _find_textvqa(truths: Truths) -> FindUid:
+    """By question_id; LLaVA's answers hold the image's id there and the question in their prompt."""
+    asked = {(one["truth"]["image_id"], one["truth"]["question"].lower()): uid for uid, one in truths.items()}
+    plain = by_keys("uid", "question_id", "id")
+
+    def find(row: Row) -> str | None:
+        uid = plain(row)
+        if uid in truths or uid is None:
+            return uid
+        question = row.get("prompt") if isinstance(row.get("prompt"), str) else row.get("question")
+        first = question.strip().split("\n")[0].strip().lower() if isinstance(question, str) else ""
+        return asked.get((uid, first), uid)
+
+    return find
+
+
+def _find_hallusion(row: Mapping[str, Any]) -> str | None:
+    if isinstance(row.get("uid"), str):
+        return row["uid"]
+    values = [row.get(key) for key in hallusion.IDS]
+    return None if any(not isinstance(value, str | int) for value in values) else "_".join(map(str, values))
