@@ -212,6 +212,21 @@ def pocket_data(
         typer.echo(str(write_split(out, split, num=size)))
 
 
+@pocket_app.command("grounded")
+def pocket_grounded(
+    out: Annotated[Path, typer.Argument(help="Folder of the form; an older one is replaced.")],
+    num: Annotated[int, typer.Option(min=1, help="Scenes; a multiple of 16 crosses all levels evenly.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, max=999, help="Another seed is a parallel form.")] = 0,
+    scale: Annotated[int, typer.Option(min=1, max=16, help="96 pixels a side times this; 4 for real models.")] = 1,
+) -> None:
+    """Write a form of GroundedBench: descriptions, yes/no questions and edited pairs about known pictures."""
+    from verisight.data.files import read_json
+    from verisight.pocket.grounded import write_form
+
+    about = read_json(write_form(out, seed=seed, num=num, scale=scale) / "form.json")
+    typer.echo(f"{about['num_items']} items about {num} scenes in {out}, items {about['items_sha256'][:12]}")
+
+
 @pocket_app.command("build")
 def pocket_build(
     out: Annotated[Path, typer.Option(help="Folder for the model and its stages.")] = Path("runs/pocket-build"),

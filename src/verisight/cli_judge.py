@@ -114,6 +114,32 @@ def check_judges(
     typer.echo(f"verdicts and summary: {summary}")
 
 
+@judge_app.command("agree")
+def agree(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Scored rows, such as evaluate/mmhal.jsonl.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The same answers by another judge or rubric.")],
+    key: Annotated[str, typer.Option(help="The field with the score.")] = "score",
+    threshold: Annotated[float | None, typer.Option(help="Compare the verdicts `below it` too; 3 for MMHal.")] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how far two judges agree on the same answers: text and vision rubric, two models, a model and people."""
+    from verisight.data.files import read_jsonl
+    from verisight.evaluate.agreement import agreement
+
+    found = agreement(read_jsonl(first), read_jsonl(second), key=key, threshold=threshold, seed=seed)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        told = (
+            interval(value, scale=1.0, digits=3) if isinstance(value, dict) else "-" if value is None else f"{value:g}"
+        )
+        typer.echo(f"{name.replace('_', ' '):<26} {told}")
+
+
 def _check_options(asked: _Asked) -> None:
     if asked.oracle is None and not asked.models and asked.url is None:
         raise UserError("annotators: found none; accepted: --oracle SCENES, --model PATH, --url URL with --name MODEL")

@@ -10,6 +10,7 @@ from verisight import recipe
 from verisight.build.annotators import chat
 from verisight.evaluate.benchmark import Benchmark
 from verisight.evaluate.chair import Chair
+from verisight.evaluate.grounded import Grounded
 from verisight.evaluate.pope import Pope
 from verisight.evaluate.public import Judge, PublicBenchmark
 from verisight.evaluate.scorers import Files
@@ -34,6 +35,8 @@ def benchmark(node: recipe.Benchmark) -> Benchmark:
             return _pope(node)
         case recipe.Public():
             return _public(node)
+        case recipe.Grounded():
+            return Grounded(folder=node.form)
         case other:
             assert_never(other)
 

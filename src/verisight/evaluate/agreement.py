@@ -16,7 +16,7 @@ from verisight.types import UserError
 
 Row = Mapping[str, Any]
 Values = NDArray[np.float64]
-_SAME = 1e-9  # means of votes are not exact: 8/3 - 5/3 is a little more than 1
+_SAME = 1e-9  # means of votes are not exact: 7/3 - 4/3 is a little more than 1
 _UNUSED = ("failed", "unparsed")
 
 

@@ -38,7 +38,7 @@ from what is there. The person's answer may be short: what it leaves out is not 
 To leave the question open, to be unsure or to name less than the person did is not making things up. General
 knowledge and reasoning that fit the picture make an answer better.
 
-Ratings:
+The scale:
 6: nothing made up, tells a lot, and explains or reasons well
 5: nothing made up, tells a lot
 4: nothing made up, tells something
@@ -64,7 +64,7 @@ _PLACE = re.compile(r"\{(\w*)\}")
 _NUMBER = r"\d++(?:[.,]\d++)?+"
 _MARKS = re.compile("[*_`~#$<>\\[\\]{}\"'\u201c\u201d\u201e\u2018\u2019]|\\\\boxed")
 _CLAIM = re.compile(
-    r"\b(rating|score)s? ?(?:\([^()\n]*\)|out of 6)? ?(?:is|of|as)?\s?(?:[:=]|[-\u2013\u2014](?= ))?\s?"
+    r"\b(rating|score) ?(?:\([^()\n]*\)|out of 6)? ?(?:is|of|as)?\s?(?:[:=]|[-\u2013\u2014](?= ))?\s?"
     rf"(-?{_NUMBER})(?![\w%])(?: ?(/|out of|of|to|or|and|,|&|-|\u2013|\u2014) ?({_NUMBER}))?"
 )
 _ALONE = re.compile(rf"({_NUMBER})(?: ?(/|out of|of) ?({_NUMBER}))?[.!]?")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from verisight.evaluate import amber, chair, gqa, hallusion, object_hal, pope, textvqa
+from verisight.evaluate import amber, chair, gqa, grounded, hallusion, mmhal, object_hal, pope, textvqa
 from verisight.evaluate.amber_words import read_words
 from verisight.evaluate.answers import FindUid, Truths, by_keys
 from verisight.evaluate.chair_words import finder, protocol_name
@@ -88,6 +88,25 @@ def open_gqa(files: Files, protocol: str) -> Opened:
     return Opened(gqa.read_truths(file), by_keys("uid", "questionId", "question_id", "id"), _with(gqa.score, protocol))
 
 
+def open_grounded(files: Files, protocol: str) -> Opened:
+    """A form of GroundedBench, by its form.json."""
+    (file,) = take(files, 1, "grounded", "the form.json of a form (verisight pocket grounded)")
+    return Opened(grounded.truths(file.parent), by_keys("uid", "id"), grounded.score, version=protocol)
+
+
+def open_mmhal(files: Files, protocol: str) -> Opened:
+    """MMHal-Bench's rows, with or without answers in them."""
+    (file,) = take(files, 1, "mmhal", "its rows (response_template.json)")
+    truths = mmhal.read_truths(file)
+    return Opened(truths, _find_by_row(truths), _with(mmhal.score, protocol))
+
+
+def ask_mmhal(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+    """One request a row."""
+    one = mmhal.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    return {"replies": one}
+
+
 def open_textvqa(files: Files, protocol: str) -> Opened:
     """TextVQA's annotations."""
     (file,) = take(files, 1, "textvqa", "the annotations (TextVQA_0.5.1_val.json)")
@@ -109,6 +128,18 @@ def ask_hallusion(row: Row, template: str | None, vision: bool, images: Sequence
 
 def _with(score: Any, protocol: str, **settings: Any) -> Any:
     return partial(score, protocol=protocol, **settings)
+
+
+def _find_by_row(truths: Truths) -> FindUid:
+    """By id; where several questions are about an image, by its id and the question."""
+    asked = {(one["cluster"], one["truth"]["question"]): uid for uid, one in truths.items()}
+    plain = by_keys("uid", "question_id", "id", "image_id")
+
+    def find(row: Row) -> str | None:
+        uid = plain(row)
+        return uid if uid in truths or uid is None else asked.get((uid, str(row.get("question"))), uid)
+
+    return find
 
 
 def _find_pope(asked: Asked) -> FindUid:

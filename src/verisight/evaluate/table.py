@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from verisight.evaluate import amber, chair, gqa, hallusion, object_hal, openers, pope, textvqa
+from verisight.evaluate import amber, chair, gqa, grounded, hallusion, mmhal, object_hal, openers, pope, textvqa
 from verisight.evaluate.pope_parsers import PARSERS
 from verisight.evaluate.scorers import Judging, Scorer
 from verisight.types import Decoding, UserError
@@ -38,9 +38,17 @@ _LIST = (
         textvqa.measures, ("accuracy",),
     ),
     Scorer(
+        "mmhal", "its rows (response_template.json)", mmhal.PROTOCOLS, openers.open_mmhal, mmhal.measures,
+        ("score", "hallucination_rate", "informativeness"), mmhal.DECODING, Judging(openers.ask_mmhal, mmhal.JUDGE_DECODING),
+    ),
+    Scorer(
         "hallusion", "HallusionBench.json", ("official", "corrected", "words"), openers.open_hallusion,
         hallusion.measures, ("accuracy", "figure_accuracy", "pair_accuracy"),
         judging=Judging(openers.ask_hallusion, Decoding(max_new_tokens=256, temperature=0.0), without=("words",)),
+    ),
+    Scorer(
+        "grounded", "the form.json of a form", ("v1",), openers.open_grounded, grounded.measures,
+        ("f05", "precision", "recall", "accuracy", "object/typical_accuracy", "seeing"), grounded.DECODING,
     ),
 )  # fmt: skip
 SCORERS: Mapping[str, Scorer] = {one.name: one for one in _LIST}

@@ -1,7 +1,7 @@
 """What a run is: one frozen tree of settings, read from YAML. Nothing in here imports torch."""
 
 from verisight.recipe.base import walk
-from verisight.recipe.benchmarks import Benchmark, Chair, Pope, Public, benchmark_name
+from verisight.recipe.benchmarks import Benchmark, Chair, Grounded, Pope, Public, benchmark_name
 from verisight.recipe.chats import (
     Annotator,
     Http,
@@ -119,6 +119,7 @@ __all__ = [
     "Full",
     "Generated",
     "Gpo",
+    "Grounded",
     "Guidance",
     "Http",
     "Ipo",

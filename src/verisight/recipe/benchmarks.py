@@ -90,7 +90,14 @@ class Public(Node):
         return self
 
 
-Benchmark = Annotated[Chair | Pope | Public, Field(discriminator="kind")]
+class Grounded(Node):
+    """GroundedBench: claims and yes/no questions about pictures whose content is known completely."""
+
+    kind: Literal["grounded"] = "grounded"
+    form: Annotated[Folder, about("a form of it, as `verisight pocket grounded` writes it")]
+
+
+Benchmark = Annotated[Chair | Pope | Public | Grounded, Field(discriminator="kind")]
 
 
 def benchmark_name(node: Benchmark) -> str:
