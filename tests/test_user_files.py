@@ -154,6 +154,16 @@ def test_evaluating_again_answers_nothing_again(trained: Path, monkeypatch: pyte
     assert {path: data for path, (data, _) in contents(trained).items()} == before
 
 
+def test_a_run_folder_is_evaluated_by_the_names_in_its_recipe(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verisight.models.policy.decode", lambda *_, **__: pytest.fail("it was asked again"))
+    assert "pope (official, 24 items)" in finished("eval", trained, "pope").out
+    both = finished("eval", trained).out
+    assert "chair (official, own synonyms, 12 items)" in both
+    assert "pope (official, 24 items)" in both
+    ended = verisight("eval", trained, "gqa")
+    assert (ended.code, "no benchmark of" in ended.err, "(it has chair, pope)" in ended.err) == (2, True, True)
+
+
 def test_hugging_face_opens_a_fully_tuned_model_and_answers_the_same(trained: Path, files: Files) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -48,7 +48,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Target = Annotated[str, typer.Argument(metavar="RECIPE|RUN|MODEL", help="YAML recipe, run folder, model or `pocket`.")]
 Wanted = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[BENCHMARK ...]", help="YAML files with `evaluate`, kinds of the run; a.b=c of a recipe."),
+    typer.Argument(
+        metavar="[BENCHMARK ...]",
+        help="YAML files with `evaluate`, GroundedBench forms, kinds of the run; a.b=c of a recipe.",
+    ),
 ]
 EvalOut = Annotated[Path | None, typer.Option(help="Folder for the answers; default: the run's, or runs/eval/MODEL.")]
 Batch = Annotated[int, typer.Option(min=1, help="Questions answered at a time.")]
@@ -113,6 +116,27 @@ def score(
     else:
         show_entry(entry_name(scorer, judge), entry)
         typer.echo(f"scored rows, problems and summary: {out / 'evaluate'}")
+
+
+def benchmarks() -> None:
+    """List the benchmarks: their files, whose rules they know, who judges, and what is their headline."""
+    from verisight.data.check_text import Listing, show
+    from verisight.evaluate.table import SCORERS
+
+    rows = [
+        (
+            one.name, one.annotations, ", ".join(one.protocols),
+            _judged(one), ", ".join(one.headline),
+        )
+        for one in SCORERS.values()
+    ]  # fmt: skip
+    show(Listing("Benchmarks", ("name", "files (--annotations)", "protocols", "judge", "headline"), tuple(rows)))
+
+
+def _judged(scorer: Scorer) -> str:
+    if scorer.judging is None:
+        return ""
+    return f"not with {', '.join(scorer.judging.without)}" if scorer.judging.without else "yes"
 
 
 def evaluate(

@@ -39,7 +39,8 @@ _LIST = (
     ),
     Scorer(
         "mmhal", "its rows (response_template.json)", mmhal.PROTOCOLS, openers.open_mmhal, mmhal.measures,
-        ("score", "hallucination_rate", "informativeness"), mmhal.DECODING, Judging(openers.ask_mmhal, mmhal.JUDGE_DECODING),
+        ("score", "hallucination_rate", "informativeness"), mmhal.DECODING,
+        Judging(openers.ask_mmhal, mmhal.JUDGE_DECODING),
     ),
     Scorer(
         "hallusion", "HallusionBench.json", ("official", "corrected", "words"), openers.open_hallusion,

@@ -42,7 +42,7 @@ def find_target(
     target: str, benchmarks: Sequence[str], *, out: Path | None, dtype: Literal["float32", "bfloat16"],
     trust_remote_code: bool = False,
 ) -> Target:  # fmt: skip
-    """A run folder or a model, and benchmarks: YAML files with `evaluate`, or kinds in the run's recipe.
+    """A run folder or a model, and benchmarks: YAML files with `evaluate`, forms of GroundedBench, kinds of the run.
 
     Raises:
         UserError: a benchmark that is neither, or a model or run that isn't there.
@@ -141,11 +141,14 @@ def spawn(num: int) -> None:
 def _named(name: str, own: Sequence[recipes.Benchmark], target: str) -> Sequence[recipes.Benchmark]:
     if name.endswith(_SUFFIXES):
         return recipes.load_benchmarks(Path(name))
+    if (Path(name) / "form.json").is_file():
+        return [recipes.Grounded(form=Path(name))]
     found = [one for one in own if recipes.benchmark_name(one) == name]
     if not found:
         known = ", ".join(map(recipes.benchmark_name, own)) or "none"
         raise UserError(
-            f"{name}: no benchmark of {target} (it has {known}); accepted: one of these, or a YAML file with `evaluate`"
+            f"{name}: no benchmark of {target} (it has {known}); accepted: one of these, a YAML file with "
+            "`evaluate`, or the folder of a form of GroundedBench"
         )
     return found
 
