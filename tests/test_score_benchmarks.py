@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from chat_server import MODEL, running, said, text_of
 from test_score import entry, run, write
 from verisight import recipe
+from verisight.cli import app
 from verisight.cli_judge import judge_app
 from verisight.evaluate.paired import MEASURES
 from verisight.evaluate.scorers import Files
@@ -22,10 +23,12 @@ from verisight.types import UserError
 
 
 def test_recipes_know_every_benchmark_of_the_table() -> None:
-    """Chair and pope have nodes of their own, for COCO-format files."""
+    """chair, pope and grounded have nodes of their own."""
     kinds = set(get_args(recipe.Public.model_fields["kind"].annotation))
-    assert kinds | {"chair", "pope"} == set(SCORERS)
+    assert kinds | {"chair", "pope", "grounded"} == set(SCORERS)
     assert set(SCORERS) <= set(MEASURES)
+    told = CliRunner().invoke(app, ["benchmarks"]).stdout
+    assert all(name in told for name in SCORERS)
 
 
 @pytest.mark.parametrize("name", sorted(SCORERS))
@@ -200,3 +203,43 @@ def test_textvqa_finds_llavas_answers_by_image_and_question(tmp_path: Path) -> N
     run("textvqa", "--answers", answers, "--annotations", annotations, "--out", tmp_path / "out")
     found = entry(tmp_path / "out", "textvqa")
     assert (found["metrics"]["accuracy"]["value"], found["counts"]["missing"]) == (0.5, 0)
+
+
+@pytest.mark.enable_socket
+def test_llava_bench_in_both_orders(tmp_path: Path) -> None:
+    """A judge that gives the first 8 and the second 6, whoever it is: 6/8 officially, equal in both orders, bias 2."""
+    files = [
+        write(
+            tmp_path / "questions.jsonl", [{"question_id": 0, "image": "1.jpg", "text": "What?", "category": "conv"}]
+        ),
+        write(tmp_path / "context.jsonl", [{"image": "1.jpg", "caption": "A dog."}]),
+        write(tmp_path / "gpt4.jsonl", [{"question_id": 0, "text": "A dog."}]),
+    ]
+    answers = write(tmp_path / "answers.jsonl", [{"question_id": 0, "text": "It is a dog."}])
+    words = ["llava_bench", "--answers", answers, "--out", tmp_path / "out"]
+    words += [word for file in files for word in ("--annotations", file)]
+    with running() as fake:
+        fake.otherwise = said("8 6\nThe first is better.")
+        words += ["--judge-url", fake.url, "--judge-model", MODEL]
+        run(*words)
+        assert len(fake.bodies) == 1
+        assert fake.bodies[0]["temperature"] == 0.2
+        assert entry(tmp_path / "out", "llava_bench")["metrics"]["relative"]["value"] == 6 / 8
+        run(*words, "--protocol", "both-orders")
+        assert len(fake.bodies) == 2, "the first order is known"
+    metrics = entry(tmp_path / "out", "llava_bench")["metrics"]
+    assert (metrics["relative"]["value"], metrics["position_bias"]["value"]) == (1.0, 2.0)
+
+
+@pytest.mark.enable_socket
+def test_mmvet(tmp_path: Path) -> None:
+    row = {"imagename": "a.jpg", "question": "What?", "answer": "x", "capability": ["ocr"]}
+    file = write(tmp_path / "mm-vet.json", {"v1_0": row, "v1_1": row | {"capability": ["rec"]}})
+    answers = write(tmp_path / "llava.json", {"v1_0": "x", "v1_1": "y"})
+    with running() as fake:
+        fake.otherwise = lambda body: said("1.0" if text_of(body).endswith("| x | ") else "0.5")
+        words = ["mmvet", "--answers", answers, "--annotations", file, "--out", tmp_path / "out"]
+        run(*words, "--judge-url", fake.url, "--judge-model", MODEL)
+        assert {body["max_tokens"] for body in fake.bodies} == {3}
+    metrics = entry(tmp_path / "out", "mmvet")["metrics"]
+    assert (metrics["total"]["value"], metrics["ocr/score"]["value"], metrics["rec/score"]["value"]) == (0.75, 1, 0.5)

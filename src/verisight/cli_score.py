@@ -101,7 +101,7 @@ def score(
     _check(scorer, protocol, asked_for)
     files = Files(tuple(annotations or ()), objects, synonyms, ids, tuple(relabels or ()))
     loaded = scoring.load(scorer, files, answers, protocol=protocol)
-    judge = _judge(scorer, asked_for) if scorer.judged(protocol) else None
+    judge = _judge(scorer, protocol, asked_for) if scorer.judged(protocol) else None
     left = 0 if judge is None else _tell_price(loaded, judge, asked_for, out)
     if estimate:
         return
@@ -226,7 +226,7 @@ def _decoding(scorer: Scorer, asked: _Judging) -> Any:
     return found if asked.tokens is None else replace(found, max_new_tokens=asked.tokens)
 
 
-def _judge(scorer: Scorer, asked: _Judging) -> Judge:
+def _judge(scorer: Scorer, protocol: str, asked: _Judging) -> Judge:
     from urllib.parse import quote
 
     from verisight.chat.endpoint import Endpoint, Limits, Prices
@@ -249,7 +249,7 @@ def _judge(scorer: Scorer, asked: _Judging) -> Judge:
         return HttpChat(endpoint, folder=kept, decoding=decoding, prices=prices, limits=limits)
 
     name = f"{model} at {url}, temperature {decoding.temperature:g}, {decoding.max_new_tokens} tokens"
-    return Judge(name, open_chat, asked.votes, asked.vision, asked.images, _rubric(asked.rubric))
+    return Judge(name, open_chat, asked.votes, asked.vision, asked.images, _rubric(asked.rubric), protocol)
 
 
 def _rubric(file: Path | None) -> str | None:

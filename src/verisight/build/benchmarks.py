@@ -53,17 +53,17 @@ def _pope(node: recipe.Pope) -> Benchmark:
 
 def _public(node: recipe.Public) -> PublicBenchmark:
     scorer = SCORERS[node.kind]
-    judge = None
+    judge, protocol = None, scorer.check_protocol(node.protocol)
     if node.judge is not None:
         one = node.judge
         where = f"{one.model} at {one.url}" if isinstance(one, recipe.Http) else one.path
         judge = Judge(
             f"{where}, temperature {one.temperature:g}, {one.max_new_tokens} tokens", partial(_chat, one), node.votes,
-            node.vision, node.images, None if node.rubric is None else _text(node.rubric),
+            node.vision, node.images, None if node.rubric is None else _text(node.rubric), protocol,
         )  # fmt: skip
     return PublicBenchmark(
         scorer=scorer, files=Files(annotations=node.annotations, objects=node.objects), images=node.images,
-        protocol=scorer.check_protocol(node.protocol), suffix=node.suffix, max_new_tokens=node.max_new_tokens,
+        protocol=protocol, suffix=node.suffix, max_new_tokens=node.max_new_tokens,
         judge_settings=judge, limit=node.limit,
     )  # fmt: skip
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from verisight.evaluate import amber, chair, gqa, grounded, hallusion, mmhal, object_hal, pope, textvqa
+from verisight.evaluate import (
+    amber,
+    chair,
+    gqa,
+    grounded,
+    hallusion,
+    llava_bench,
+    mmhal,
+    mmvet,
+    object_hal,
+    pope,
+    textvqa,
+)
 from verisight.evaluate.amber_words import read_words
 from verisight.evaluate.answers import FindUid, Truths, by_keys
 from verisight.evaluate.chair_words import finder, protocol_name
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.ground_truth import image_key, read_coco, read_ids, read_objects
-from verisight.evaluate.pope_files import Asked, read_questions
+from verisight.evaluate.pope_files import Released, read_questions
 from verisight.evaluate.pope_parsers import PARSERS
-from verisight.evaluate.scorers import Files, Opened, Row, take
-from verisight.types import ImageRef, Request, UserError
+from verisight.evaluate.scorers import Asked, Files, Opened, Row, take
+from verisight.types import Request, UserError
 
 
 def open_chair(files: Files, protocol: str) -> Opened:
@@ -74,11 +86,11 @@ def open_object_hal(files: Files, protocol: str) -> Opened:
     return Opened(truths, by_keys("uid", "image_id", "question_id"), _with(object_hal.score, protocol))
 
 
-def ask_object_hal(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+def ask_object_hal(row: Row, how: Asked) -> dict[str, Request]:
     """One request a row; an answer of a few words is not extracted from."""
     if object_hal.is_short(row["answer"]):
         return {}
-    one = object_hal.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    one = _one(object_hal.request, row, how)
     return {"replies": one}
 
 
@@ -101,10 +113,36 @@ def open_mmhal(files: Files, protocol: str) -> Opened:
     return Opened(truths, _find_by_row(truths), _with(mmhal.score, protocol))
 
 
-def ask_mmhal(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+def ask_mmhal(row: Row, how: Asked) -> dict[str, Request]:
     """One request a row."""
-    one = mmhal.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    one = _one(mmhal.request, row, how)
     return {"replies": one}
+
+
+def open_llava_bench(files: Files, protocol: str) -> Opened:
+    """LLaVA-Bench's questions, contexts and reference answers, of either variant."""
+    three = take(files, 3, "llava_bench", "questions, contexts and reference answers, JSON lines")
+    truths = llava_bench.read_truths(*three)
+    return Opened(truths, by_keys("uid", "question_id", "id"), _with(llava_bench.score, protocol))
+
+
+def ask_llava_bench(row: Row, how: Asked) -> dict[str, Request]:
+    """The reference first, as officially, and where both orders count the model first too."""
+    found = {"replies": _one(llava_bench.request, row, how)}
+    if how.protocol == "both-orders":
+        found["replies_swapped"] = _one(llava_bench.request, row, how, swapped=True)
+    return found
+
+
+def open_mmvet(files: Files, protocol: str) -> Opened:
+    """MM-Vet's questions."""
+    (file,) = take(files, 1, "mmvet", "mm-vet.json")
+    return Opened(mmvet.read_truths(file), by_keys("uid", "question_id", "id"), _with(mmvet.score, protocol))
+
+
+def ask_mmvet(row: Row, how: Asked) -> dict[str, Request]:
+    """One request a row."""
+    return {"replies": _one(mmvet.request, row, how)}
 
 
 def open_textvqa(files: Files, protocol: str) -> Opened:
@@ -120,10 +158,15 @@ def open_hallusion(files: Files, protocol: str) -> Opened:
     return Opened(hallusion.read_truths(file), _find_hallusion, _with(hallusion.score, protocol))
 
 
-def ask_hallusion(row: Row, template: str | None, vision: bool, images: Sequence[ImageRef]) -> dict[str, Request]:
+def ask_hallusion(row: Row, how: Asked) -> dict[str, Request]:
     """One request a row."""
-    one = hallusion.request(row["uid"], row["truth"], row["answer"], template=template, vision=vision, images=images)
+    one = _one(hallusion.request, row, how)
     return {"replies": one}
+
+
+def _one(request: Callable[..., Request], row: Row, how: Asked, **settings: Any) -> Request:
+    shown = {"template": how.template, "vision": how.vision, "images": how.images}
+    return request(row["uid"], row["truth"], row["answer"], **shown, **settings)
 
 
 def _with(score: Any, protocol: str, **settings: Any) -> Any:
@@ -142,7 +185,7 @@ def _find_by_row(truths: Truths) -> FindUid:
     return find
 
 
-def _find_pope(asked: Asked) -> FindUid:
+def _find_pope(asked: Released) -> FindUid:
     """By split and question_id, by LLaVA's ids, or (the official form has no ids) by the place in a split's file."""
     splits = {one["truth"]["split"] for one in asked.truths.values()}
     only = next(iter(splits)) if len(splits) == 1 else None

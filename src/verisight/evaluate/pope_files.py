@@ -17,7 +17,7 @@ _FIRST_RANDOM = 2910  # questions of the random split of August 2023
 _LATER_RANDOM = 3000  # since November 2023
 
 
-class Asked(NamedTuple):
+class Released(NamedTuple):
     """Released questions.
 
     `truths`: "<split>/<question_id>" -> {cluster, truth: {split, label, object, image, question}}; `version` is which
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     places: dict[str, str]
 
 
-def read_questions(files: Sequence[Path], relabels: Sequence[Path] = ()) -> Asked:
+def read_questions(files: Sequence[Path], relabels: Sequence[Path] = ()) -> Released:
     """Question files as released (coco_pope_random.json and its like: JSON lines with question_id, image, text, label).
 
     The split is in the file's name or in the rows' `category`. A file without labels (LLaVA's llava_pope_test.jsonl)
@@ -61,7 +61,7 @@ def read_questions(files: Sequence[Path], relabels: Sequence[Path] = ()) -> Aske
     if relabels:
         truths, told = _relabelled(truths, relabels)
         version = f"{version}, {told}"
-    return Asked(truths, version, places)
+    return Released(truths, version, places)
 
 
 def write_questions(

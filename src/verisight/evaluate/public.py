@@ -12,7 +12,7 @@ from typing import Any
 from verisight.data.images import resolve_image
 from verisight.evaluate.benchmark import Item
 from verisight.evaluate.judged import Question, collect, questions, waiting
-from verisight.evaluate.scorers import Files, Opened, Row, Scorer
+from verisight.evaluate.scorers import Asked, Files, Opened, Row, Scorer
 from verisight.evaluate.stats import summarise
 from verisight.types import Chat, Decoding, ImageRef, Prompt, Request, UserError
 
@@ -27,6 +27,7 @@ class Judge:
         votes: requests a question.
         vision: it sees the pictures, which are in the folder `images`.
         template: text of a rubric in place of ours.
+        protocol: whose rules; some ask in both orders.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Judge:
     vision: bool = False
     images: Path | None = None
     template: str | None = None
+    protocol: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Judge:
         assert judging is not None, f"{scorer.name} has no judge"
 
         def ask(row: Row) -> Mapping[str, Request]:
-            return judging.ask(row, self.template, self.vision, self._pictures(row))
+            return judging.ask(row, Asked(self.template, self.vision, self._pictures(row), self.protocol))
 
         return questions(rows, ask, judge=self.name, votes=self.votes)
 

@@ -43,15 +43,24 @@ class Opened(NamedTuple):
     version: str = ""
 
 
+class Asked(NamedTuple):
+    """What a judge's request depends on besides the row: the user's rubric, and what it is shown."""
+
+    template: str | None
+    vision: bool
+    images: Sequence[ImageRef]
+    protocol: str
+
+
 @dataclass(frozen=True, slots=True)
 class Judging:
     """How a benchmark's judge is asked.
 
-    `ask(row, template, vision, images)` gives its requests by the column that the replies go to. `decoding` is the
+    `ask(row, settings)` gives its requests by the column that the replies go to. `decoding` is the
     official one. `without` names protocols that need no judge. `blind`: it must not see the pictures.
     """
 
-    ask: Callable[[Row, str | None, bool, Sequence[ImageRef]], Mapping[str, Request]]
+    ask: Callable[[Row, Asked], Mapping[str, Request]]
     decoding: Decoding
     without: tuple[str, ...] = ()
     blind: bool = False

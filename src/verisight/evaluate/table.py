@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from verisight.evaluate import amber, chair, gqa, grounded, hallusion, mmhal, object_hal, openers, pope, textvqa
+from verisight.evaluate import (
+    amber,
+    chair,
+    gqa,
+    grounded,
+    hallusion,
+    llava_bench,
+    mmhal,
+    mmvet,
+    object_hal,
+    openers,
+    pope,
+    textvqa,
+)
 from verisight.evaluate.pope_parsers import PARSERS
 from verisight.evaluate.scorers import Judging, Scorer
 from verisight.types import Decoding, UserError
@@ -41,6 +54,15 @@ _LIST = (
         "mmhal", "its rows (response_template.json)", mmhal.PROTOCOLS, openers.open_mmhal, mmhal.measures,
         ("score", "hallucination_rate", "informativeness"), mmhal.DECODING,
         Judging(openers.ask_mmhal, mmhal.JUDGE_DECODING),
+    ),
+    Scorer(
+        "llava_bench", "questions, contexts, reference answers", llava_bench.PROTOCOLS, openers.open_llava_bench,
+        llava_bench.measures, ("relative",), llava_bench.DECODING,
+        Judging(openers.ask_llava_bench, llava_bench.JUDGE_DECODING),
+    ),
+    Scorer(
+        "mmvet", "mm-vet.json", mmvet.PROTOCOLS, openers.open_mmvet, mmvet.measures, ("total",), mmvet.DECODING,
+        Judging(openers.ask_mmvet, mmvet.JUDGE_DECODING),
     ),
     Scorer(
         "hallusion", "HallusionBench.json", ("official", "corrected", "words"), openers.open_hallusion,
