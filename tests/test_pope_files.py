@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from test_score import entry, run, write
+from user_files import finished
 from verisight.evaluate.pope import Question
 from verisight.evaluate.pope_files import read_questions, write_questions
 from verisight.evaluate.pope_parsers import PARSERS
+from verisight.pocket.datasets import write_split
 from verisight.types import UserError
 
 # answer -> official (LLaVA's is the same), corrected, lmms-eval, VLMEvalKit, OPERA; None: can't tell, which is wrong
@@ -197,3 +199,19 @@ def test_our_questions_are_written_in_the_released_form(compat: bool, text: str,
     asked = read_questions([path])
     assert [one["truth"]["question"] for one in asked.truths.values()] == [text, "Is there a dog in the image?"]
     assert asked.truths["popular/1"]["truth"]["object"] == "apple"
+
+
+def test_pope_is_built_from_coco_files_and_scored(tmp_path: Path) -> None:
+    """The pocket world's own files: three balanced splits whose questions a truthful model answers rightly."""
+    folder = write_split(tmp_path, "test", num=30)
+    files = ("--instances", folder / "instances.json", "--captions", folder / "captions.json")
+    told = finished("pope", tmp_path / "pope", *files, "--num-images", 10, "--per-image", 2, "--seed", 3).out
+    assert told.count("40 questions") == 3
+    built = sorted((tmp_path / "pope").iterdir())
+    asked = read_questions(built)
+    answers = [{"uid": uid, "answer": one["truth"]["label"]} for uid, one in asked.truths.items()]
+    words = [word for file in built for word in ("--annotations", file)]
+    run("pope", "--answers", write(tmp_path / "a.jsonl", answers), *words, "--out", tmp_path / "out")
+    metrics = entry(tmp_path / "out", "pope")["metrics"]
+    assert [metrics[f"{split}accuracy"]["value"] for split in ("random/", "popular/", "adversarial/", "")] == [1.0] * 4
+    assert metrics["random/yes_fraction"]["value"] == 0.5

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from verisight.cli_benchmarks import benchmarks, build_pope
 from verisight.cli_data import data_app
 from verisight.cli_judge import judge_app
 from verisight.cli_reward import reward_app
-from verisight.cli_score import benchmarks, evaluate, score
+from verisight.cli_score import evaluate, score
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -23,6 +24,7 @@ app.add_typer(reward_app, name="reward")
 app.command("eval")(evaluate)
 app.command("score")(score)
 app.command("benchmarks")(benchmarks)
+app.command("pope")(build_pope)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Settings to change.")]

@@ -118,27 +118,6 @@ def score(
         typer.echo(f"scored rows, problems and summary: {out / 'evaluate'}")
 
 
-def benchmarks() -> None:
-    """List the benchmarks: their files, whose rules they know, who judges, and what is their headline."""
-    from verisight.data.check_text import Listing, show
-    from verisight.evaluate.table import SCORERS
-
-    rows = [
-        (
-            one.name, one.annotations, ", ".join(one.protocols),
-            _judged(one), ", ".join(one.headline),
-        )
-        for one in SCORERS.values()
-    ]  # fmt: skip
-    show(Listing("Benchmarks", ("name", "files (--annotations)", "protocols", "judge", "headline"), tuple(rows)))
-
-
-def _judged(scorer: Scorer) -> str:
-    if scorer.judging is None:
-        return ""
-    return f"not with {', '.join(scorer.judging.without)}" if scorer.judging.without else "yes"
-
-
 def evaluate(
     target: Target, benchmarks: Wanted = None, out: EvalOut = None, batch_size: Batch = 64, processes: Processes = 1,
     dtype: Numbers = "float32", trust_remote_code: Trust = False, quiet: Quiet = False,
