@@ -131,6 +131,7 @@ def test_a_judge_reads_the_answers_and_is_paid_once(folder: Path, tmp_path: Path
         assert len(fake.bodies) == NUM
     entry = read_json(tmp_path / "evaluate" / "summary.json")["hallusion_v"]
     assert entry["counts"]["failed"] == 0
+    assert (entry["judge"]["vision"], entry["judge"]["votes"], entry["judge"]["rubric"]) == (True, 1, "own")
     assert len(read_jsonl(tmp_path / "evaluate" / "hallusion_v.replies.jsonl")) == NUM
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -18,6 +19,7 @@ from verisight.chat.endpoint import Endpoint, Limits
 from verisight.chat.http import HttpChat
 from verisight.cli import app
 from verisight.data.files import read_json, read_jsonl
+from verisight.evaluate.paired import compare
 from verisight.evaluate.public import Judge
 from verisight.evaluate.scorers import Files
 from verisight.evaluate.table import find_scorer
@@ -242,6 +244,23 @@ def test_a_judge_with_faults_loses_no_item_and_repeats_none(tmp_path: Path) -> N
         asked = len(fake.bodies)
         assert scoring.score(loaded, folder=tmp_path / "out", judge=judge(fake.url)) == found
         assert len(fake.bodies) == asked, "a second scoring asks nothing"
+
+
+@pytest.mark.enable_socket
+def test_another_judge_and_a_changed_answer_are_asked_anew(tmp_path: Path) -> None:
+    with running() as fake:
+        fake.otherwise = said("correct")
+        loaded, one = hallusion(tmp_path, 5), judge(fake.url)
+        scoring.score(loaded, folder=tmp_path / "out", judge=one)
+        scoring.score(loaded, folder=tmp_path / "out", judge=dataclasses.replace(one, name="another"))
+        replies = tmp_path / "out" / "evaluate" / "hallusion.replies.jsonl"
+        assert len(read_jsonl(replies)) == 10
+        scoring.score(loaded, folder=tmp_path / "same", judge=one)
+        with pytest.raises(UserError, match="only scores of one judge, asked in one way, can be compared"):
+            compare(tmp_path / "out", tmp_path / "same")
+        loaded.joined.rows[2]["answer"] = "No."
+        scoring.score(loaded, folder=tmp_path / "out", judge=one)
+        assert len(read_jsonl(replies)) == 11
 
 
 @pytest.mark.enable_socket

@@ -58,3 +58,7 @@ class Judged(Protocol):
     def judge(self, rows: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
         """Answer rows in, the same rows with the judge's replies out; what was asked before is in `folder`."""
         ...
+
+    def about(self) -> dict[str, Any]:
+        """What a summary says besides the numbers: version, and how the judge is asked (None: nobody judges)."""
+        ...

@@ -61,6 +61,12 @@ def compare(
                 f"{folder_a} and {folder_b}: {name} was run with different questions, decoding or protocol "
                 f"({protocols[0]}, {protocols[1]}); only equal ones can be compared"
             )
+        judges = [summary[name].get("judge") for summary in (summary_a, summary_b)]
+        if judges[0] != judges[1]:
+            raise UserError(
+                f"{folder_a} and {folder_b}: {name} was judged by {judges[0]} and by {judges[1]}; only scores of one "
+                "judge, asked in one way, can be compared (`verisight judge agree` compares judges)"
+            )
         both = set.intersection(*(_uids(folder, name) for folder in (folder_a, folder_b)))
         if not both:
             raise UserError(f"{folder_a} and {folder_b}: {name} has no question that both have an answer to")

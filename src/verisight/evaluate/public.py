@@ -159,6 +159,11 @@ class PublicBenchmark:
             return list(rows)
         return self.judge_settings.replies(self.scorer, rows, folder)
 
+    def about(self) -> dict[str, Any]:
+        """Version and judge, for the summary."""
+        judge = None if self.judge_settings is None else self.judge_settings.facts
+        return {"version": self.opened.version, "judge": judge}
+
     def score(self, rows: Sequence[Row]) -> list[Row]:
         """By the scorer of its name."""
         return self.opened.score(rows)

@@ -117,7 +117,7 @@ def score_folder(
     """Scores the stored answers, without the model: rewrites rows and summary, returns the summary's entry.
 
     A benchmark with a judge asks it here; its replies are kept. The entry: metrics, num_items, decoding, protocol,
-    counts (`health.count`) and refused ("", or why its headline can't be trusted).
+    counts (`health.count`), refused ("", or why its headline can't be trusted), version and judge where there are any.
 
     Raises:
         UserError: answers are missing, or were made with other questions or decoding.
@@ -139,7 +139,7 @@ def score_folder(
         "headline": list(headline(benchmark.name)),
         "counts": counts,
         "refused": refusal(counts),
-    }
+    } | (benchmark.about() if isinstance(benchmark, Judged) else {})
     write_jsonl(path, scored)
     add_entry(folder, benchmark.name, entry)
     for part in shards(folder, benchmark.name):
