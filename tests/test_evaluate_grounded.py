@@ -87,22 +87,22 @@ def test_a_prior_without_eyes_falls_on_what_is_usual(rows: list[dict[str, Any]])
 
 
 def test_descriptions_by_hand() -> None:
-    """Scene: dog top left, cat center, park. Told: a dog top left (both true), a bus in the center (both false), park.
+    """Scene: dog top left, cat center, park. Told: park, dog top left (both true), bus center (both false), a car.
 
-    precision 3/5, recall: of dog, cat, two places, park: 3/5; F0.5 = 1.25 * 0.36 / (0.25 * 0.6 + 0.6) = 0.6.
+    precision 3/6, recall: of dog, cat, two places, park: 3/5; F0.5 = 1.25 * 0.3 / (0.25 * 0.5 + 0.6) = 0.5172.
     """
     objects = [{"name": "dog", "cell": "top left"}, {"name": "cat", "cell": "center"}]
     truth = {
         "form": "caption", "kind": "caption", "place": "park", "objects": objects, "usual": ["dog", "bus"],
         "size": "small", "clutter": "few", "contrast": "full", "pair": None, "edited": False, "bias": None,
     }  # fmt: skip
-    told = "A park. There is a dog in the top left. There is a bus in the center."
+    told = "A park. There is a dog in the top left. There is a bus in the center. A car."
     rows = [{"uid": "1", "cluster": "1", "truth": truth, "answer": told, "truncated": False}]
     found = values(rows)
-    assert (found["precision"], found["recall"], found["f05"]) == pytest.approx((0.6, 0.6, 0.6))
-    assert (found["object/precision"], found["position/precision"], found["scene/recall"]) == (0.5, 0.5, 1.0)
+    assert (found["precision"], found["recall"], found["f05"]) == pytest.approx((0.5, 0.6, 0.375 / 0.725))
+    assert (found["object/precision"], found["position/precision"], found["scene/recall"]) == (pytest.approx(1 / 3), 0.5, 1.0)
     assert (found["small/recall"], found["normal/recall"], found["accuracy"]) == (pytest.approx(0.6), None, None)
-    assert (found["hallucination_rate"], found["typical_fraction"], found["truncated_fraction"]) == (1.0, 1.0, 0.0)
+    assert (found["hallucination_rate"], found["typical_fraction"], found["truncated_fraction"]) == (1.0, 0.5, 0.0)
 
 
 QUESTION = {"form": "yesno", "kind": "object", "size": "small", "clutter": "few", "contrast": "full", "bias": "typical"}

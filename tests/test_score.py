@@ -184,6 +184,8 @@ def test_two_scorings_are_compared_on_what_both_answered(questions: Path, tmp_pa
     result = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"])
     row = json.loads(result.stdout)["gqa"]["accuracy"]
     assert (row["a"], row["b"], row["num"], row["verdict"]) == (pytest.approx(50 / 99), 1.0, 99, "better")
+    assert row["p_mcnemar"] == pytest.approx(2 * 0.5**49), "right on 49 more, wrong on none"
+    assert json.loads(result.stdout)["gqa"]["length_words"]["p_mcnemar"] is None
 
 
 HALLUSION = [

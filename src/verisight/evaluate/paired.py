@@ -6,9 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from verisight.data.files import read_jsonl
 from verisight.evaluate.folders import meta_path, read_object, read_summary, rows_path
-from verisight.evaluate.stats import Measure, holm, paired_difference
+from verisight.evaluate.power import mcnemar
+from verisight.evaluate.stats import Counts, Measure, holm, paired_difference, ratio
 from verisight.evaluate.table import SCORERS
 from verisight.types import UserError
 
@@ -40,10 +43,12 @@ def compare(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Paired differences b - a of every metric of every benchmark that both runs hold.
 
-    Benchmark -> metric -> {a, b, value, low, high, num, p_value, p_holm, verdict}; p_holm is Holm-corrected
-    over the benchmark's metrics. verdict is better | worse (for metrics with no good side: higher | lower)
-    where p_holm is below 0.05 and the 95 % interval leaves out 0, else "can't tell"; "refused" where one of the two
-    has too many unusable items for a headline. Only questions that both have answers to count.
+    Benchmark -> metric -> {a, b, value, low, high, num, p_value, p_mcnemar, p_holm, verdict}. p_value is from swapping
+    whole images, p_mcnemar McNemar's exact one for shares of the same items (taken as independent: too sure of itself
+    where an image has several questions), p_holm is p_value Holm-corrected over the benchmark's metrics. verdict is
+    better | worse (for metrics with no good side: higher | lower) where p_holm is below 0.05 and the 95 % interval
+    leaves out 0, else "can't tell"; "refused" where one of the two has too many unusable items for a headline. Only
+    questions that both have answers to count.
 
     Raises:
         UserError: the two runs answered different questions, were scored under different protocols, or hold a
@@ -85,7 +90,7 @@ def _differences(a: ScoredRun, b: ScoredRun, *, seed: int) -> dict[str, dict[str
         difference = paired_difference(*pair, a.clusters, statistic=measure.statistic, seed=seed)
         values = [float(measure.statistic(counts.sum(0, keepdims=True))[0]) for counts in pair]
         value_a, value_b = (None if value != value else value for value in values)
-        rows[name] = {"a": value_a, "b": value_b} | difference._asdict()
+        rows[name] = {"a": value_a, "b": value_b} | difference._asdict() | {"p_mcnemar": _mcnemar(measure, pair)}
         if measure.num_items is not None:
             rows[name]["num"] = measure.num_items
     tested = [name for name in rows if rows[name]["p_value"] is not None]
@@ -94,6 +99,16 @@ def _differences(a: ScoredRun, b: ScoredRun, *, seed: int) -> dict[str, dict[str
         row["p_holm"] = adjusted.get(name)
         row["verdict"] = _verdict(row, a.measures[name].better)
     return rows
+
+
+def _mcnemar(measure: Measure, pair: tuple[Counts, Counts]) -> float | None:
+    """McNemar's exact p where a metric is a share of the same items in both runs (right or wrong); else None."""
+    a, b = pair
+    counted = a.shape[1] == 2 and measure.statistic is ratio and np.array_equal(a[:, 1], b[:, 1])
+    if not counted or not measure.fraction or not np.isin(np.hstack(pair), (0.0, 1.0)).all():
+        return None
+    asked = a[:, 1] == 1
+    return mcnemar(a[asked, 0] == 1, b[asked, 0] == 1)
 
 
 def _uids(folder: Path, name: str) -> set[str]:
