@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     (root / "gqa.json").write_text(json.dumps(gqa))
     (root / "hallusion.json").write_text(json.dumps(hallusion))
-    node = "kind: gqa, images: pictures, annotations: [gqa.json], protocol: llava, max_new_tokens: 4"
+    node = "kind: gqa, images: pictures, annotations: [gqa.json], protocol: llava, max_new_tokens: 4, suffix: ''"
     (root / "gqa.yaml").write_text(f"evaluate: [{{{node}}}]\n")
     return root
 

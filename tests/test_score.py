@@ -244,7 +244,8 @@ def test_a_judge_with_faults_loses_no_item_and_repeats_none(tmp_path: Path) -> N
         assert [row["correct"] for row in rows] == [bool(at % 2) for at in range(500)]
         assert (found["counts"]["failed"], found["refused"]) == (0, "")
         asked = len(fake.bodies)
-        assert scoring.score(loaded, folder=tmp_path / "out", judge=judge(fake.url)) == found
+        away = dataclasses.replace(judge(fake.url), open=lambda folder: pytest.fail("nobody has to be asked"))
+        assert scoring.score(loaded, folder=tmp_path / "out", judge=away) == found
         assert len(fake.bodies) == asked, "a second scoring asks nothing"
 
 

@@ -17,6 +17,7 @@ from verisight import recipe
 from verisight.cli import app
 from verisight.cli_judge import judge_app
 from verisight.evaluate.paired import MEASURES
+from verisight.evaluate.public import PublicBenchmark
 from verisight.evaluate.scorers import Files
 from verisight.evaluate.table import SCORERS
 from verisight.types import UserError
@@ -243,3 +244,33 @@ def test_mmvet(tmp_path: Path) -> None:
         assert {body["max_tokens"] for body in fake.bodies} == {3}
     metrics = entry(tmp_path / "out", "mmvet")["metrics"]
     assert (metrics["total"]["value"], metrics["ocr/score"]["value"], metrics["rec/score"]["value"]) == (0.75, 1, 0.5)
+
+
+def test_textvqa_asks_with_and_without_ocr_words(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "abc.jpg")
+    row = {"question_id": 0, "image_id": "abc", "question": "What brand?", "answers": ["nokia"] * 10}
+    annotations = write(tmp_path / "val.json", {"data": [row]})
+    ocr = write(tmp_path / "ocr.json", {"data": [{"image_id": "abc", "ocr_tokens": ["NOKIA", "5G"]}]})
+
+    def asked(protocol: str, *files: Path, suffix: str = "") -> str:
+        made = PublicBenchmark(
+            scorer=SCORERS["textvqa"],
+            files=Files(files),
+            images=tmp_path / "pictures",
+            protocol=protocol,
+            suffix=suffix,
+        )
+        (item,) = made.items()
+        return item.prompt.text
+
+    assert "NOKIA" not in asked("official", annotations)
+    assert "NOKIA, 5G" in asked("official-ocr", annotations, ocr)
+    assert asked("official", annotations, suffix=" One word.") == "What brand? One word."
+    assert asked("official", annotations, suffix="") == "What brand?"
+    with pytest.raises(UserError, match="found 0 files of OCR words with protocol corrected-ocr"):
+        asked("corrected-ocr", annotations)
+    with pytest.raises(UserError, match="found 1 files of OCR words with protocol official; accepted"):
+        asked("official", annotations, ocr)
+    with pytest.raises(UserError, match="found a suffix with protocol official-ocr"):
+        asked("official-ocr", annotations, ocr, suffix="?")

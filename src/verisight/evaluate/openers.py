@@ -29,6 +29,8 @@ from verisight.evaluate.pope_parsers import PARSERS
 from verisight.evaluate.scorers import Asked, Files, Opened, Row, take
 from verisight.types import Request, UserError
 
+SHORT = "Reply with one word or a short phrase and nothing else."
+
 
 def open_chair(files: Files, protocol: str) -> Opened:
     """COCO files, or objects by image. Without a list of ids the images are those that have answers."""
@@ -97,7 +99,10 @@ def ask_object_hal(row: Row, how: Asked) -> dict[str, Request]:
 def open_gqa(files: Files, protocol: str) -> Opened:
     """GQA's questions file."""
     (file,) = take(files, 1, "gqa", "the questions file (testdev_balanced_questions.json)")
-    return Opened(gqa.read_truths(file), by_keys("uid", "questionId", "question_id", "id"), _with(gqa.score, protocol))
+    truths = gqa.read_truths(file)
+    for one in truths.values():
+        one["truth"]["prompt"] = f"{one['truth']['question']}\n{SHORT}"
+    return Opened(truths, by_keys("uid", "questionId", "question_id", "id"), _with(gqa.score, protocol))
 
 
 def open_grounded(files: Files, protocol: str) -> Opened:
@@ -146,9 +151,15 @@ def ask_mmvet(row: Row, how: Asked) -> dict[str, Request]:
 
 
 def open_textvqa(files: Files, protocol: str) -> Opened:
-    """TextVQA's annotations."""
-    (file,) = take(files, 1, "textvqa", "the annotations (TextVQA_0.5.1_val.json)")
-    truths = textvqa.read_truths(file)
+    """TextVQA's annotations; with OCR words in the prompts also the file that holds them."""
+    annotations, *ocr = take(files, None, "textvqa", "the annotations (TextVQA_0.5.1_val.json), and for -ocr OCR words")
+    truths, tokens = textvqa.read_truths(annotations), textvqa.read_tokens(ocr[0]) if ocr else {}
+    if protocol.endswith("-ocr") != bool(ocr) and (ocr or files.asks):
+        raise UserError(f"annotations: found {len(ocr)} files of OCR words with protocol {protocol}; accepted: one "
+                        "with official-ocr and corrected-ocr, none with the others")  # fmt: skip
+    for one in truths.values():
+        words = tokens.get(one["truth"]["image_id"], ()) if ocr else None
+        one["truth"]["prompt"] = textvqa.prompt(one["truth"]["question"], tokens=words)
     return Opened(truths, _find_textvqa(truths), _with(textvqa.score, protocol))
 
 

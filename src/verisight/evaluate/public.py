@@ -95,7 +95,7 @@ class PublicBenchmark:
         files: its own files.
         images: folder of its pictures.
         protocol: whose rules; None: the first.
-        suffix: put after every question, such as a line break and "Answer with one word."
+        suffix: put after every question in place of the benchmark's own instruction (None: that, if it has one).
         max_new_tokens: longest answer; None: the benchmark's own.
         judge: who judges; needed exactly where the protocol has one.
         limit: ask the first so many questions.
@@ -105,7 +105,7 @@ class PublicBenchmark:
     files: Files
     images: Path
     protocol: str
-    suffix: str = ""
+    suffix: str | None = None
     max_new_tokens: int | None = None
     judge_settings: Judge | None = None
     limit: int | None = None
@@ -115,6 +115,8 @@ class PublicBenchmark:
         if self.scorer.judged(self.protocol) != (self.judge_settings is not None):
             has = "needs a judge" if self.judge_settings is None else "asks no judge"
             raise UserError(f"{self.name}: protocol {self.protocol} {has}")
+        if self.suffix is not None and self.protocol.endswith("-ocr"):
+            raise UserError(f"{self.name}: found a suffix with protocol {self.protocol}, whose prompts hold OCR words")
         self.scorer.check_vision(self.judge_settings is not None and self.judge_settings.vision)
 
     @property
@@ -132,7 +134,7 @@ class PublicBenchmark:
     @cached_property
     def opened(self) -> Opened:
         """What its files hold."""
-        return self.scorer.open(self.files, self.protocol)
+        return self.scorer.open(self.files._replace(asks=True), self.protocol)
 
     def items(self) -> list[Item]:
         """Every question with its picture.
@@ -148,7 +150,8 @@ class PublicBenchmark:
                 if path is None:
                     raise UserError(f"{self.name}: {truth['image']}, the picture of {uid}, is not in {self.images}")
                 images = (ImageRef(path=path),)
-            text = truth.get("prompt", truth["question"]) + self.suffix
+            own = truth.get("prompt", truth["question"])
+            text = own if self.suffix is None else truth["question"] + self.suffix
             prompt = Prompt(uid, images, text, split_group=entry["cluster"], provenance=self.name)
             items.append(Item(uid, prompt, entry["cluster"], truth))
         return items

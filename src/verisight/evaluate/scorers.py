@@ -19,6 +19,7 @@ class Files(NamedTuple):
     """What a user has of a benchmark.
 
     `annotations` in the order the scorer asks for; `objects`, `synonyms`, `ids` and `relabels` are CHAIR's and POPE's.
+    `asks`: the questions are to be put to a model, not only scored.
     `among`: ids that there are answers to, for benchmarks whose questions are those that were asked (None: all).
     """
 
@@ -28,6 +29,7 @@ class Files(NamedTuple):
     ids: Path | None = None
     relabels: tuple[Path, ...] = ()
     among: frozenset[str] | None = None
+    asks: bool = False
 
 
 class Opened(NamedTuple):

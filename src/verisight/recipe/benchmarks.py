@@ -71,7 +71,9 @@ class Public(Node):
     annotations: Annotated[tuple[File, ...], Field(min_length=1), about("its own files, in order")]
     objects: Annotated[OptionalFile, about("object_hal: objects of each image as {image_id: [name, ...]}")] = None
     protocol: Annotated[str | None, about("whose rules; empty: official")] = None
-    suffix: Annotated[str, about("put after every question, such as how long an answer should be")] = ""
+    suffix: Annotated[
+        str | None, about("put after every question, in place of the benchmark's own instruction; empty: that")
+    ] = None
     limit: Annotated[Count | None, about("ask the first so many questions; empty: all")] = None
     max_new_tokens: Annotated[Count | None, about("longest answer, tokens; empty: the benchmark's own")] = None
     judge: Annotated[Http | Local | None, Field(discriminator="kind"), about("who judges, if somebody has to")] = None
