@@ -253,7 +253,7 @@ def test_textvqa_asks_with_and_without_ocr_words(tmp_path: Path) -> None:
     annotations = write(tmp_path / "val.json", {"data": [row]})
     ocr = write(tmp_path / "ocr.json", {"data": [{"image_id": "abc", "ocr_tokens": ["NOKIA", "5G"]}]})
 
-    def asked(protocol: str, *files: Path, suffix: str = "") -> str:
+    def asked(protocol: str, *files: Path, suffix: str | None = None) -> str:
         made = PublicBenchmark(
             scorer=SCORERS["textvqa"],
             files=Files(files),
