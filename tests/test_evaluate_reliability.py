@@ -60,6 +60,16 @@ def test_split_halves_of_models_that_differ_and_of_models_that_do_not() -> None:
     assert split_half([rows("1111"), rows("1111")], measures=measures, metric="accuracy") is None
 
 
+def test_split_halves_by_hand() -> None:
+    """Two clusters of two items are the halves: models have 0, 1/2, 1 and 1/2, 0, 1 right: r = 1/2, stepped up 2/3."""
+
+    def made(right: str) -> list[dict[str, Any]]:
+        return [row | {"cluster": f"{at // 2}"} for at, row in enumerate(rows(right))]
+
+    found = split_half([made("0010"), made("1000"), made("1111")], measures=measures, metric="accuracy")
+    assert found == pytest.approx(2 / 3)
+
+
 def test_needed_by_hand() -> None:
     """A difference of d on n items with per-item standard deviation s is detectable from 2.80 s / sqrt(n).
 

@@ -166,6 +166,16 @@ def test_every_form_of_answers_is_scored_alike(form: str, files: list[Path], tmp
     assert found["counts"]["missing"] == 0
 
 
+def test_means_of_splits_and_pooled_questions_differ(files: list[Path], tmp_path: Path) -> None:
+    """Always yes on four random questions (1/2; F1 2/3), both adversarial ones right: means 3/4, 5/6; pooled 4/6, 3/4."""
+    said = {f"random/{at}": "yes" for at in range(1, 5)} | {"adversarial/1": "yes", "adversarial/2": "no"}
+    words = [word for file in files for word in ("--annotations", file)]
+    run("pope", "--answers", write(tmp_path / "a.json", said), *words, "--out", tmp_path / "out")
+    metrics = {name: one["value"] for name, one in entry(tmp_path / "out", "pope")["metrics"].items()}
+    assert (metrics["accuracy"], metrics["f1"]) == pytest.approx((3 / 4, 5 / 6))
+    assert (metrics["pooled/accuracy"], metrics["pooled/f1"]) == pytest.approx((4 / 6, 6 / 8))
+
+
 def test_answers_in_order_must_be_to_these_questions(files: list[Path], tmp_path: Path) -> None:
     rows = [{"question": "Is there a zebra in the image?", "answer": "yes"}]
     answers = write(tmp_path / "answers_random.jsonl", rows)
