@@ -92,6 +92,23 @@ def test_shards_end_as_one_process_does_also_after_a_kill(whole: Path, folder: P
         assert (tmp_path / "evaluate" / name).read_bytes() == (whole / "evaluate" / name).read_bytes()
 
 
+def test_a_shard_sees_what_others_answered_meanwhile(
+    whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 answers while process 0 is at its first batch: process 0 is the last one, and scores."""
+    target = measuring.find_target("pocket", [str(folder / "gqa.yaml")], out=tmp_path, dtype="float32")
+    sample, waiting = measuring._Late.sample, [Shard(1, 2)]
+
+    def interrupted(self: Any, *args: Any, **named: Any) -> Any:
+        if waiting:
+            assert measuring.measure(target, shard=waiting.pop(), batch_size=4, quiet=True).waiting == ("gqa",)
+        return sample(self, *args, **named)
+
+    monkeypatch.setattr(measuring._Late, "sample", interrupted)
+    assert measuring.measure(target, shard=Shard(0, 2), batch_size=4, quiet=True).waiting == ()
+    assert (tmp_path / "evaluate" / "gqa.jsonl").read_bytes() == (whole / "evaluate" / "gqa.jsonl").read_bytes()
+
+
 @pytest.mark.slow
 def test_local_processes_share_the_work(whole: Path, folder: Path, tmp_path: Path) -> None:
     finished_here = _in_a_process("eval", "pocket", folder / "gqa.yaml", "--out", tmp_path, "--processes", 2)

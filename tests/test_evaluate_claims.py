@@ -17,6 +17,8 @@ TEXTS = [
     ("There is a dog.", ["object: dog"]),
     ("There is no dog.", []),
     ("There isn't a dog, but a cat.", ["object: cat"]),
+    ("There is no dog but a cat lies there.", ["object: cat"]),
+    ("A dog is left of a dog.", ["object: dog"]),
     ("A cat without a dog; a bus.", ["object: bus"]),
     ("A dog is in the top left.", ["object: dog", "position: dog top left"]),
     ("No dog is in the top left.", []),

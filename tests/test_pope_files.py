@@ -90,6 +90,7 @@ def test_questions_by_split_and_id(files: list[Path]) -> None:
         (2910, "Is there an apple in the imange?", "POPE e3e3926 (August 2023)"),
         (3000, "Is there an apple in the image?", "POPE 109985c and later (November 2023)"),
         (3000, "Is there an apple in the imange?", "POPE of an unknown version, 3000 questions"),
+        (2910, "Is there an apple in the image?", "POPE of an unknown version, 2910 questions"),
         (2909, "Is there an apple in the imange?", "POPE of an unknown version, 2909 questions"),
     ],
 )
@@ -167,7 +168,7 @@ def test_every_form_of_answers_is_scored_alike(form: str, files: list[Path], tmp
 
 
 def test_means_of_splits_and_pooled_questions_differ(files: list[Path], tmp_path: Path) -> None:
-    """Always yes on four random questions (1/2; F1 2/3), both adversarial ones right: means 3/4, 5/6; pooled 4/6, 3/4."""
+    """Always yes on four random questions (1/2; F1 2/3), both adversarial right: means 3/4, 5/6; pooled 4/6, 3/4."""
     said = {f"random/{at}": "yes" for at in range(1, 5)} | {"adversarial/1": "yes", "adversarial/2": "no"}
     words = [word for file in files for word in ("--annotations", file)]
     run("pope", "--answers", write(tmp_path / "a.json", said), *words, "--out", tmp_path / "out")

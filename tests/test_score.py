@@ -184,6 +184,10 @@ def test_two_scorings_are_compared_on_what_both_answered(questions: Path, tmp_pa
     result = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"])
     row = json.loads(result.stdout)["gqa"]["accuracy"]
     assert (row["a"], row["b"], row["num"], row["verdict"]) == (pytest.approx(50 / 99), 1.0, 99, "better")
+    few = write(tmp_path / "c.json", {uid: right[uid] for uid in list(right)[:90]})
+    run("gqa", "--answers", few, "--annotations", questions, "--out", tmp_path / "c")
+    found = compare(tmp_path / "a", tmp_path / "c")["gqa"]["accuracy"]
+    assert (found["num"], found["verdict"]) == (89, "refused")
     assert row["p_mcnemar"] == pytest.approx(2 * 0.5**49), "right on 49 more, wrong on none"
     assert json.loads(result.stdout)["gqa"]["length_words"]["p_mcnemar"] is None
 
@@ -304,10 +308,13 @@ def test_judges_that_fail_are_no_score_and_refuse_the_headline(tmp_path: Path) -
         file = write(tmp_path / "HallusionBench.json", HALLUSION[:20])
         loaded = scoring.load(find_scorer("hallusion"), Files((file,)), [file], protocol="corrected")
         found = scoring.score(loaded, folder=tmp_path / "out", judge=judge(fake.url))
-    assert (found["counts"]["failed"], found["counts"]["unparsed"]) == (2, 1)
-    assert "3 of 20 items (15.0%) are unusable (2 failed, 1 unparsed)" in found["refused"]
-    assert found["metrics"]["accuracy"]["value"] == 1.0
-    assert found["metrics"]["accuracy"]["num"] == 17
+        assert (found["counts"]["failed"], found["counts"]["unparsed"]) == (2, 1)
+        assert "3 of 20 items (15.0%) are unusable (2 failed, 1 unparsed)" in found["refused"]
+        assert found["metrics"]["accuracy"]["value"] == 1.0
+        assert found["metrics"]["accuracy"]["num"] == 17
+        fake.otherwise = said("correct")
+        again = scoring.score(loaded, folder=tmp_path / "out", judge=judge(fake.url))
+        assert (again["counts"]["failed"], again["counts"]["unparsed"]) == (0, 1), "what failed is asked again"
 
 
 @pytest.mark.enable_socket
