@@ -21,7 +21,7 @@ from verisight.evaluate.amber_words import (
     same_word,
 )
 from verisight.evaluate.fields import short, text_field
-from verisight.evaluate.stats import Counts, Direction, Measure, Statistic, ratio, ratio_measure
+from verisight.evaluate.stats import Counts, Direction, Measure, Statistic, mean_among, ratio
 from verisight.types import Decoding, UserError
 
 Protocol = Literal["official", "corrected"]
@@ -268,6 +268,4 @@ def _amber_score(sums: Counts, *, chair: Statistic, f1: Statistic) -> Counts:
 
 def _share(values: Sequence[float], among: Sequence[bool], *, fraction: bool = True) -> Measure:
     """Mean of the values over the rows in `among`."""
-    counted = [float(value) if each else 0.0 for value, each in zip(values, among, strict=True)]
-    ones = [float(each) for each in among]
-    return ratio_measure(counted, ones, better="neutral", fraction=fraction)._replace(num_items=sum(among))
+    return mean_among(values, among, better="neutral", fraction=fraction)

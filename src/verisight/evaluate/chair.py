@@ -12,7 +12,7 @@ from verisight.evaluate.benchmark import Item
 from verisight.evaluate.chair_words import Find, Words, finder, protocol_name
 from verisight.evaluate.coco import read_ground_truth
 from verisight.evaluate.position import read_scenes, scene_counts
-from verisight.evaluate.stats import Measure, ratio_measure, summarise
+from verisight.evaluate.stats import Measure, mean_among, ratio_measure, summarise
 from verisight.types import Decoding, ImageRef, Prompt, UserError
 
 Row = dict[str, Any]
@@ -127,9 +127,8 @@ def measures(scored: Sequence[dict[str, Any]]) -> dict[str, Measure]:
 
 def _truncated(scored: Sequence[Row]) -> Measure:
     """Of the answers of which it is known: other tools don't say it."""
-    known = [float(isinstance(row.get("truncated"), bool)) for row in scored]
-    cut = [float(row.get("truncated") is True) for row in scored]
-    return ratio_measure(cut, known, better="neutral")._replace(num_items=int(sum(known)))
+    cut = [row.get("truncated") for row in scored]
+    return mean_among(cut, [isinstance(one, bool) for one in cut], better="neutral")
 
 
 def _counts(answer: str, truth: dict[str, Any], find: Find) -> dict[str, Any]:

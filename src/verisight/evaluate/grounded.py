@@ -15,7 +15,7 @@ from verisight.evaluate.benchmark import Item
 from verisight.evaluate.claims import KINDS, claims, facts, holds
 from verisight.evaluate.fields import short
 from verisight.evaluate.pope import parse_corrected
-from verisight.evaluate.stats import Counts, Direction, Measure, ratio, ratio_measure, summarise
+from verisight.evaluate.stats import Counts, Direction, Measure, mean_among, ratio, ratio_measure, summarise
 from verisight.types import Decoding, ImageRef, Prompt, UserError
 
 Row = dict[str, Any]
@@ -139,8 +139,8 @@ def measures(scored: Sequence[Row]) -> dict[str, Measure]:
     made_up = [row.get("num_object", 0) - row.get("num_object_true", 0) for row in scored]
     usual = [row.get("num_typical", 0) for row in scored]
     found["typical_fraction"] = ratio_measure(usual, made_up, better="neutral")._replace(num_items=sum(told))
-    words = [row.get("num_words", 0) for row in scored]
-    found["length_words"] = ratio_measure(words, told, better="neutral", fraction=False)._replace(num_items=sum(told))
+    words = [row.get("num_words") for row in scored]
+    found["length_words"] = mean_among(words, told, better="neutral", fraction=False)
     known = [each and isinstance(row.get("truncated"), bool) for row, each in zip(scored, told, strict=True)]
     found["truncated_fraction"] = _share(scored, known, lambda row: row["truncated"], "neutral")
     found["empty_fraction"] = _share(scored, [True] * len(scored), lambda row: not row["answer"].strip(), "neutral")
@@ -215,10 +215,9 @@ def _pairs(scored: Sequence[Row]) -> dict[str, Measure]:
 
     def share(value: Callable[[Row, Row], float], better: Direction, *, fraction: bool = True) -> Measure:
         values = [
-            float(value(first[row["truth"]["pair"]], row)) if each else 0.0
-            for row, each in zip(scored, both, strict=True)
+            value(first[row["truth"]["pair"]], row) if each else None for row, each in zip(scored, both, strict=True)
         ]
-        return ratio_measure(values, both, better=better, fraction=fraction)._replace(num_items=sum(both))
+        return mean_among(values, both, better=better, fraction=fraction)
 
     return {
         "pair_accuracy": share(lambda one, other: one["correct"] and other["correct"], "higher"),
@@ -238,8 +237,9 @@ def _right(scored: Sequence[Row], among: Sequence[bool]) -> Measure:
 
 
 def _share(scored: Sequence[Row], among: Sequence[bool], value: Callable[[Row], Any], better: Direction) -> Measure:
-    values = [float(value(row)) if each else 0.0 for row, each in zip(scored, among, strict=True)]
-    return ratio_measure(values, among, better=better)._replace(num_items=sum(among))
+    return mean_among(
+        [value(row) if each else None for row, each in zip(scored, among, strict=True)], among, better=better
+    )
 
 
 def _both(a: Sequence[bool], b: Sequence[bool]) -> list[bool]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from verisight.data.files import read_json
 from verisight.evaluate import pope
 from verisight.evaluate.fields import short, text_field
-from verisight.evaluate.stats import Direction, Measure, ratio_measure
+from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import majority_vote
 from verisight.types import ImageRef, Request, UserError
 
@@ -254,10 +254,7 @@ def _groups(scored: Sequence[Row], keys: Sequence[str | None]) -> _Groups:
 def _share(
     values: Sequence[float], among: Sequence[bool], *, better: Direction = "higher", fraction: bool = True
 ) -> Measure:
-    """Mean of the values over the rows in `among`."""
-    counted = [float(value) if each else 0.0 for value, each in zip(values, among, strict=True)]
-    ones = [float(each) for each in among]
-    return ratio_measure(counted, ones, better=better, fraction=fraction)._replace(num_items=sum(among))
+    return mean_among(values, among, better=better, fraction=fraction)
 
 
 def _both(a: Sequence[bool], b: Sequence[bool]) -> list[bool]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from verisight.data.files import read_jsonl
 from verisight.evaluate.fields import short, text_field
-from verisight.evaluate.stats import Direction, Measure, ratio_measure
+from verisight.evaluate.stats import Direction, Measure, mean_among, ratio_measure
 from verisight.types import Decoding, ImageRef, Request, UserError
 
 Protocol = Literal["official", "corrected", "both-orders"]
@@ -226,9 +226,7 @@ def _relative(scored: Sequence[Row], among: Sequence[bool]) -> Measure:
 def _mean(
     scored: Sequence[Row], key: str, among: Sequence[bool], better: Direction, *, fraction: bool = True
 ) -> Measure:
-    values = [float(row[key]) if each else 0.0 for row, each in zip(scored, among, strict=True)]
-    ones = [float(each) for each in among]
-    return ratio_measure(values, ones, better=better, fraction=fraction)._replace(num_items=sum(among))
+    return mean_among([row.get(key) for row in scored], among, better=better, fraction=fraction)
 
 
 def _context(row: Mapping[str, Any], where: str) -> str:

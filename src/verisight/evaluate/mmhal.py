@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from verisight.data.files import read_json, read_jsonl
 from verisight.evaluate.fields import short, text_field
-from verisight.evaluate.stats import Direction, Measure, ratio_measure
+from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import mean_vote
 from verisight.types import Decoding, ImageRef, Request, UserError
 
@@ -287,7 +287,4 @@ def _rates(scored: Sequence[Row], among: Sequence[bool], prefix: str) -> dict[st
 def _mean(
     scored: Sequence[Row], key: str, among: Sequence[bool], better: Direction, *, fraction: bool = True
 ) -> Measure:
-    """Mean of a field over the rows in `among`."""
-    values = [float(row[key]) if each else 0.0 for row, each in zip(scored, among, strict=True)]
-    ones = [float(each) for each in among]
-    return ratio_measure(values, ones, better=better, fraction=fraction)._replace(num_items=sum(among))
+    return mean_among([row.get(key) for row in scored], among, better=better, fraction=fraction)

@@ -13,7 +13,7 @@ import numpy as np
 
 from verisight.data.files import read_json
 from verisight.evaluate.fields import short, text_field
-from verisight.evaluate.stats import Direction, Measure, ratio_measure
+from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import mean_vote
 from verisight.types import Decoding, ImageRef, Request, UserError
 
@@ -208,6 +208,4 @@ def vote_totals(scored: Sequence[Row]) -> tuple[list[float], float | None]:
 def _mean(
     scored: Sequence[Row], key: str, among: Sequence[bool], better: Direction, *, fraction: bool = True
 ) -> Measure:
-    values = [float(row[key]) if each else 0.0 for row, each in zip(scored, among, strict=True)]
-    ones = [float(each) for each in among]
-    return ratio_measure(values, ones, better=better, fraction=fraction)._replace(num_items=sum(among))
+    return mean_among([row.get(key) for row in scored], among, better=better, fraction=fraction)

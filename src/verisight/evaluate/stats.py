@@ -73,6 +73,13 @@ def ratio_measure(
     return Measure(counts, ratio, better, fraction)
 
 
+def mean_among(values: Sequence[Any], among: Sequence[bool], *, better: Direction, fraction: bool = True) -> Measure:
+    """The mean of `values` over the items in `among`; what the other items hold (None, say) doesn't matter."""
+    counted = [float(value) if each else 0.0 for value, each in zip(values, among, strict=True)]
+    ones = [float(each) for each in among]
+    return ratio_measure(counted, ones, better=better, fraction=fraction)._replace(num_items=sum(among))
+
+
 def cluster_bootstrap(
     numerator: Sequence[float],
     denominator: Sequence[float],
