@@ -163,9 +163,9 @@ def test_what_the_judge_is_asked() -> None:
     assert seen.images == shown
     assert "picture shown" in seen.text
     assert request("v1_0", truth, "y", template="{question}/{reference}/{answer}").text == "What is it?/x {answer}/y"
-    with pytest.raises(UserError, match=r"mmvet: the rubric's {answer} lacks"):
+    with pytest.raises(UserError, match=r"mmvet: the rubric lacks {answer}"):
         request("v1_0", truth, "y", template="{question} {reference}")
-    with pytest.raises(UserError, match=r"mmvet: the rubric's {other} lacks or is unknown"):
+    with pytest.raises(UserError, match=r"mmvet: the rubric has {other}; accepted are {question}"):
         request("v1_0", truth, "y", template="{question} {reference} {answer} {other}")
     with pytest.raises(UserError, match="was given no picture"):
         request("v1_0", truth, "y", vision=True)

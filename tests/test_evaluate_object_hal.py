@@ -277,9 +277,11 @@ def test_request():
     assert "Question: What is in {answer}?\nText: A dog.\n" in asked.text
     assert "reply with []." in asked.text
     assert "Text: (empty)\n" in request("u", TRUTH, " ").text
-    assert request("u", TRUTH, "Yes", template="{answer}|{question}|{x}").text == "Yes|What is in {answer}?|{x}"
-    with pytest.raises(UserError, match=r"object_hal: the rubric lacks {answer}; it needs {question} and {answer}"):
+    assert request("u", TRUTH, "Yes", template="{answer}|{question}").text == "Yes|What is in {answer}?"
+    with pytest.raises(UserError, match=r"object_hal: the rubric lacks {answer}; accepted are {question}, {answer}"):
         request("u", TRUTH, "Yes", template="{question}")
+    with pytest.raises(UserError, match=r"object_hal: the rubric has {x}; accepted are {question}, {answer}"):
+        request("u", TRUTH, "Yes", template="{answer}|{question}|{x}")
     for seen in ({"vision": True}, {"images": [ImageRef(path=Path("a.jpg"))]}):
         with pytest.raises(UserError, match=r"object_hal: its judge lists what a text says"):
             request("u", TRUTH, "Yes", **seen)

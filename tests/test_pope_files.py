@@ -177,6 +177,14 @@ def test_means_of_splits_and_pooled_questions_differ(files: list[Path], tmp_path
     assert (metrics["pooled/accuracy"], metrics["pooled/f1"]) == pytest.approx((4 / 6, 6 / 8))
 
 
+def test_a_category_that_is_no_text_is_no_split(files: list[Path], tmp_path: Path) -> None:
+    rows = [{"category": ["random"], "answer": "yes"}, {"uid": "random/1", "answer": "yes", "category": {}}]
+    answers = write(tmp_path / "a.json", rows)
+    run("pope", "--answers", answers, "--annotations", files[0], "--out", tmp_path / "out")
+    counts = entry(tmp_path / "out", "pope")["counts"]
+    assert (counts["no_id"], counts["missing"]) == (1, 3)
+
+
 def test_answers_in_order_must_be_to_these_questions(files: list[Path], tmp_path: Path) -> None:
     rows = [{"question": "Is there a zebra in the image?", "answer": "yes"}]
     answers = write(tmp_path / "answers_random.jsonl", rows)

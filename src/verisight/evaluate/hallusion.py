@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from verisight.data.files import read_json
 from verisight.evaluate import pope
 from verisight.evaluate.fields import short, text_field
+from verisight.evaluate.rubric import check_shown, fill
 from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import majority_vote
 from verisight.types import ImageRef, Request, UserError
@@ -88,18 +89,11 @@ def request(
     Raises:
         UserError: a template without one of these, or `vision` and no picture of a question that has a figure.
     """
-    template = TEMPLATE if template is None else template
-    lacking = [name for name in _FIELDS if f"{{{name}}}" not in template]
-    if lacking:
-        raise UserError(
-            f"hallusion: the rubric lacks {{{lacking[0]}}}; it needs {{question}}, {{reference}}, {{answer}}"
-        )
-    if vision and not images and truth["visual_input"]:
-        raise UserError(f"hallusion: {uid} is about {truth['image']}, but the judge was given no picture of it")
+    check_shown("hallusion", uid, truth["image"] if truth["visual_input"] else None, vision=vision, images=images)
     shown = tuple(images) if vision else ()
     values = {name: truth[name] for name in _FIELDS[:2]} | {"answer": answer.strip() or "(empty)"}
     values["picture"] = " about the picture shown" if shown else ""
-    text = re.sub(r"\{(question|reference|answer|picture)\}", lambda match: values[match[1]], template)
+    text = fill("hallusion", template or TEMPLATE, values, needed=_FIELDS, accepted=(*_FIELDS, "picture"))
     return Request(uid, text, shown)
 
 

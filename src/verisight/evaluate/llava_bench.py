@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from verisight.data.files import read_jsonl
 from verisight.evaluate.fields import short, text_field
+from verisight.evaluate.rubric import check_shown, fill
 from verisight.evaluate.stats import Direction, Measure, mean_among, ratio_measure
 from verisight.types import Decoding, ImageRef, Request, UserError
 
@@ -41,7 +42,6 @@ VISION_TEMPLATE = TEMPLATE.replace("What is known of the picture:\n{context}\n\n
     "by what is known of the picture", "by the picture shown"
 )
 _FIELDS = ("context", "question", "first", "second")
-_PLACE = re.compile(r"\{(\w*)\}")
 _NAMED = re.compile(r"\b(?:assistant|answer|model|response)s?\s*(?:#|no\.?)?\s*[12ab]\b(?:'s)?")
 _OF_TEN = re.compile(r"\s*(?:/|out of)\s*10\b(?![.,]\d)")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w%]|\.\d)")
@@ -106,20 +106,13 @@ def request(
     Raises:
         UserError: a template that lacks one of these or has others, or `vision` and no picture.
     """
-    if vision and not images:
-        raise UserError(f"llava_bench: {uid} is about {truth['image']}, but the judge was given no picture of it")
-    if template is not None:
-        places = _PLACE.findall(template)
-        needed = _FIELDS[1:] if vision else _FIELDS
-        wrong = [name for name in needed if name not in places] + [name for name in places if name not in _FIELDS]
-        if wrong:
-            accepted = ", ".join(f"{{{name}}}" for name in _FIELDS)
-            raise UserError(f"llava_bench: the rubric's {{{wrong[0]}}} lacks or is unknown; accepted are {accepted}")
+    check_shown("llava_bench", uid, truth["image"], vision=vision, images=images)
     both = [truth["reference"], answer.strip() or "(empty)"]
     first, second = reversed(both) if swapped else both
     values = {"context": truth["context"], "question": truth["question"], "first": first, "second": second}
     ours = VISION_TEMPLATE if vision else TEMPLATE
-    text = _PLACE.sub(lambda match: values[match[1]], ours if template is None else template)
+    needed = _FIELDS[1:] if vision else _FIELDS
+    text = fill("llava_bench", template or ours, values, needed=needed, accepted=_FIELDS)
     return Request(uid, text, tuple(images) if vision else (), SYSTEM)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from verisight.data.files import read_json, read_jsonl
 from verisight.evaluate.fields import short, text_field
+from verisight.evaluate.rubric import check_shown, fill
 from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import mean_vote
 from verisight.types import Decoding, ImageRef, Request, UserError
@@ -150,24 +151,15 @@ def request(
     Raises:
         UserError: a template that lacks one of these or has others, or `vision` and no picture.
     """
-    if vision and not images:
-        raise UserError(f"mmhal: {uid} is about {truth['image']}, but the judge was given no picture of it")
+    check_shown("mmhal", uid, truth["image"], vision=vision, images=images)
     if template is None:
         template = VISION_TEMPLATE if vision else TEMPLATE
-    places = _PLACE.findall(template)
-    if places == [""] * len(_FIELDS):
+    if _PLACE.findall(template) == [""] * len(_FIELDS):
         names = iter(_FIELDS)
         template = _PLACE.sub(lambda _: f"{{{next(names)}}}", template)
-        places = list(_FIELDS)
-    lacking = [name for name in _FIELDS[1 if vision else 0 :] if name not in places]
-    other = [name for name in places if name not in _FIELDS]
-    if lacking or other:
-        what = f"lacks {{{lacking[0]}}}" if lacking else f"has {{{other[0]}}}"
-        accepted = ", ".join(f"{{{name}}}" for name in _FIELDS)
-        raise UserError(f"mmhal: the rubric {what}; accepted are {accepted}, or four {{}} in their place")
     values = {"question": truth["question"], "reference": truth["reference"], "answer": answer.strip() or "(empty)"}
     values["contents"] = ", ".join(truth["contents"]) or "(none listed)"
-    text = _PLACE.sub(lambda match: values[match[1]], template)
+    text = fill("mmhal", template, values, needed=_FIELDS[1 if vision else 0 :], accepted=_FIELDS)
     return Request(uid, text, tuple(images) if vision else ())
 
 

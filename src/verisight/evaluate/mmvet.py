@@ -13,6 +13,7 @@ import numpy as np
 
 from verisight.data.files import read_json
 from verisight.evaluate.fields import short, text_field
+from verisight.evaluate.rubric import check_shown, fill
 from verisight.evaluate.stats import Direction, Measure, mean_among
 from verisight.evaluate.votes import mean_vote
 from verisight.types import Decoding, ImageRef, Request, UserError
@@ -37,7 +38,6 @@ What makes the picture funny? | a cat drives the bus <AND> mice ride in it | A c
 """
 TEMPLATE = _RULES + "{question} | {reference} | {answer} | "
 _FIELDS = ("question", "reference", "answer")
-_PLACE = re.compile(r"\{(\w*)\}")
 _MARKS = re.compile("[*_`~#$<>\\[\\]{}()\"'\u201c\u201d\u2018\u2019|]")
 _GRADE = re.compile(r"(?<![\w.,/-])(\d+(?:[.,]\d+)?)(?:\s*/\s*1(?:[.,]0+)?)?(?![\w/%]|[.,]\d)")
 _CALLED = re.compile(r"(?:grade|score|correctness|rating)s?\W{0,3}(?:is|of)?\W{0,3}$")
@@ -90,19 +90,12 @@ def request(
     Raises:
         UserError: a template that lacks one of these or has others, or `vision` and no picture.
     """
-    if vision and not images:
-        raise UserError(f"mmvet: {uid} is about {truth['image']}, but the judge was given no picture of it")
-    if template is not None:
-        places = _PLACE.findall(template)
-        wrong = [name for name in _FIELDS if name not in places] + [name for name in places if name not in _FIELDS]
-        if wrong:
-            accepted = "{question}, {reference}, {answer}"
-            raise UserError(f"mmvet: the rubric's {{{wrong[0]}}} lacks or is unknown; accepted are {accepted}")
+    check_shown("mmvet", uid, truth["image"], vision=vision, images=images)
     values = {"question": truth["question"], "reference": truth["reference"], "answer": answer}
     values = {name: " ".join(value.split()) for name, value in values.items()}
     values["answer"] = values["answer"] or "(empty)"
     values["picture"] = " about the picture shown" if vision else " about a picture that you don't see"
-    text = _PLACE.sub(lambda match: values[match[1]], TEMPLATE if template is None else template)
+    text = fill("mmvet", template or TEMPLATE, values, needed=_FIELDS, accepted=(*_FIELDS, "picture"))
     return Request(uid, text, tuple(images) if vision else ())
 
 

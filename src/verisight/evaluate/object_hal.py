@@ -12,6 +12,7 @@ from verisight.data.files import read_json, read_jsonl
 from verisight.evaluate.coco import Truth
 from verisight.evaluate.fields import short, text_field
 from verisight.evaluate.objects import CATEGORIES, Mention, find_objects, singular
+from verisight.evaluate.rubric import fill
 from verisight.evaluate.stats import Direction, Measure, ratio_measure
 from verisight.types import Decoding, ImageRef, Request, UserError
 
@@ -118,12 +119,8 @@ def request(
     """
     if vision or images:
         raise UserError("object_hal: its judge lists what a text says, so that it is shown no pictures")
-    template = TEMPLATE if template is None else template
-    lacking = [name for name in _FIELDS if f"{{{name}}}" not in template]
-    if lacking:
-        raise UserError(f"object_hal: the rubric lacks {{{lacking[0]}}}; it needs {{question}} and {{answer}}")
     values = {"question": truth["question"], "answer": _clean(answer) or "(empty)"}
-    return Request(uid, re.sub(r"\{(question|answer)\}", lambda match: values[match[1]], template))
+    return Request(uid, fill("object_hal", template or TEMPLATE, values, needed=_FIELDS, accepted=_FIELDS))
 
 
 def is_short(answer: str) -> bool:

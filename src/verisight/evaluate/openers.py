@@ -205,7 +205,8 @@ def _find_pope(asked: Released) -> FindUid:
 
     def find(row: Row) -> str | None:
         number, name = plain(row), row.get("file_name", "")
-        split = row.get("category") or next((one for one in splits if one in name), only)
+        told = row.get("category")
+        split = told if isinstance(told, str) else next((one for one in splits if one in name), only)
         for uid in (number, f"{split}/{number}", asked.places.get(number or "")):
             if uid in asked.truths:
                 return uid
@@ -214,7 +215,7 @@ def _find_pope(asked: Released) -> FindUid:
             uid = order[split][at]
             if row.get("question") == asked.truths[uid]["truth"]["question"]:
                 return uid
-        return number if split is None else f"{split}/{number}"
+        return number if number is None or split is None else f"{split}/{number}"
 
     return find
 
