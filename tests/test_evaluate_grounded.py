@@ -251,10 +251,14 @@ def test_a_changed_form_is_refused(spoil: Any, message: str, tmp_path: Path) -> 
 
 def test_the_pocket_model_is_measured_and_its_answers_score_again(tmp_path: Path) -> None:
     finished("pocket", "grounded", tmp_path / "form", "--num", 16, "--seed", 5)
-    told = finished("eval", "pocket", tmp_path / "form", "--out", tmp_path / "run", "--quiet").out
+    told = finished("eval", "pocket", tmp_path / "form", "--out", tmp_path / "run", "--quiet", "--max-bad", 1).out
     assert "grounded (v1, " in told
+    assert "*f05" in told
     (tmp_path / "bench.yaml").write_text("evaluate: [{kind: grounded, form: form}]\n")
-    assert finished("eval", "pocket", tmp_path / "bench.yaml", "--out", tmp_path / "run", "--quiet").out == told
+    assert (
+        finished("eval", "pocket", tmp_path / "bench.yaml", "--out", tmp_path / "run", "--quiet", "--max-bad", 1).out
+        == told
+    )
     measured = read_json(tmp_path / "run" / "evaluate" / "summary.json")["grounded"]["metrics"]
     assert measured["scene/recall"]["value"] > 0.7
     assert measured["object/typical_yes"]["value"] > measured["object/random_yes"]["value"]

@@ -114,13 +114,13 @@ def score(
 
         typer.echo(json.dumps(entry, indent=2))
     else:
-        show_entry(entry_name(scorer, judge), entry)
+        show_entry(entry_name(scorer, judge), entry, max_bad=max_bad)
         typer.echo(f"scored rows, problems and summary: {out / 'evaluate'}")
 
 
 def evaluate(
     target: Target, benchmarks: Wanted = None, out: EvalOut = None, batch_size: Batch = 64, processes: Processes = 1,
-    dtype: Numbers = "float32", trust_remote_code: Trust = False, quiet: Quiet = False,
+    dtype: Numbers = "float32", trust_remote_code: Trust = False, max_bad: MaxBad = 0.02, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Answer benchmarks with a model and score them: a recipe's on its model, or any on a run or model.
 
@@ -132,7 +132,7 @@ def evaluate(
     from verisight.study import measuring
 
     if measuring.is_recipe(target):
-        _evaluate_recipe(Path(target), benchmarks or [], quiet=quiet)
+        _evaluate_recipe(Path(target), benchmarks or [], max_bad=max_bad, quiet=quiet)
         return
     found = measuring.find_target(target, benchmarks or [], out=out, dtype=dtype, trust_remote_code=trust_remote_code)
     if processes > 1:
@@ -140,13 +140,13 @@ def evaluate(
     shard = measuring.shard_of(os.environ)
     measured = measuring.measure(found, shard=shard, batch_size=batch_size, quiet=quiet)
     for name, entry in measured.entries.items():
-        show_entry(name, entry)
+        show_entry(name, entry, max_bad=max_bad)
     if measured.waiting:
         typer.echo(f"not all answered yet: {', '.join(measured.waiting)}; the last process that is done scores")
     typer.echo(f"answers and summary: {measured.folder / 'evaluate'}")
 
 
-def _evaluate_recipe(file: Path, overrides: list[str], *, quiet: bool) -> None:
+def _evaluate_recipe(file: Path, overrides: list[str], *, max_bad: float, quiet: bool) -> None:
     from verisight import recipe as recipes
 
     loaded = recipes.load(file, overrides)
@@ -155,19 +155,21 @@ def _evaluate_recipe(file: Path, overrides: list[str], *, quiet: bool) -> None:
     folder, summaries = evaluate_run(loaded, quiet=quiet)
     typer.echo(f"measured: {'the aligned model' if folder == loaded.output else 'the starting model'}")
     for name, entry in summaries.items():
-        show_entry(name, entry)
+        show_entry(name, entry, max_bad=max_bad)
     typer.echo(f"answers and summary: {folder / 'evaluate'}")
 
 
-def show_entry(name: str, entry: dict[str, Any]) -> None:
+def show_entry(name: str, entry: dict[str, Any], *, max_bad: float) -> None:
     """Print a benchmark's figures, or why there are none."""
+    from verisight.evaluate.health import refusal
+
     version = f", {entry['version']}" if entry.get("version") else ""
     typer.echo(f"{name} ({entry['protocol']}{version}, {entry['num_items']} items)")
-    counts = {key: num for key, num in (entry.get("counts") or {}).items() if num and key != "num_items"}
+    counts = {key: num for key, num in entry["counts"].items() if num and key != "num_items"}
     if counts:
         typer.echo("  " + ", ".join(f"{num} {key.replace('_', ' ')}" for key, num in counts.items()))
-    if entry.get("refused"):
-        typer.echo(f"  no figures: {entry['refused']}; --max-bad takes more")
+    if refused := refusal(entry["counts"], limit=max_bad):
+        typer.echo(f"  no figures: {refused}; --max-bad takes more")
         return
     headline = entry.get("headline") or []
     names = [*headline, *(metric for metric in entry["metrics"] if metric not in headline)]
