@@ -14,7 +14,7 @@ import pytest
 from verisight.data.files import read_json
 from verisight.pocket.datasets import SPLITS, scene
 from verisight.pocket.grounded import items, write_form
-from verisight.pocket.grounded_scenes import CLUTTER, MAX_COPIES, GroundedScene, draw, picture
+from verisight.pocket.grounded_scenes import GroundedScene, draw, picture
 from verisight.pocket.scenes import CELL_SIZE, CELLS, GRID, KINDS, OBJECTS, usual
 
 SEED, NUM = 3, 160
@@ -138,9 +138,9 @@ def test_an_edit_takes_every_copy_and_touches_only_their_boxes(asked: list[Asked
 def test_every_scene_keeps_to_its_levels() -> None:
     for index in range(NUM):
         one = draw(SEED, index)
-        low, high = CLUTTER[one.clutter]
+        low, high = {"few": (2, 3), "many": (5, 7)}[one.clutter]
         assert low <= len(one.names) <= high
-        assert max(map(one.count, one.names)) <= MAX_COPIES
+        assert max(map(one.count, one.names)) <= 3
         cells = [item.cell for item in one.scene.placed]
         assert len(set(cells)) == len(cells)
         assert cells == sorted(cells), "reading order"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from verisight.data.files import read_json, read_jsonl, write_json
 from verisight.types import UserError
@@ -53,7 +53,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def add_entry(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Set a benchmark's entry of the summary. Processes that do so at once don't undo each other."""
-    with _locked(folder / "evaluate"):
+    (folder / "evaluate").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "evaluate" / ".lock"):
         write_json(folder / "evaluate" / "summary.json", read_summary(folder) | {name: dict(entry)})
 
 
@@ -65,11 +66,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds a {type(found).__name__}; a JSON object is needed")
     return found
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
