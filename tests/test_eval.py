@@ -13,6 +13,8 @@ from chat_server import MODEL, running, said, text_of
 from user_files import finished, verisight
 from verisight.data.files import read_json, read_jsonl
 from verisight.evaluate.runner import Shard
+from verisight.models.loading import pocket_folder
+from verisight.models.weights_hash import weights_sha256
 from verisight.pocket.datasets import file_name, png, scene
 from verisight.study import measuring
 from verisight.types import UserError
@@ -129,6 +131,24 @@ def _in_a_process(*words: object) -> str:
 def test_a_finished_evaluation_opens_no_model(whole: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verisight.build.open_model", lambda *_: pytest.fail("it was opened"))
     assert "*accuracy" in finished("eval", "pocket", folder / "gqa.yaml", "--out", whole, "--quiet").out
+
+
+def test_answers_of_other_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    """The built-in model's folder, copied; its last weight is changed."""
+    shutil.copytree(pocket_folder(), tmp_path / "model")
+    words = ("eval", tmp_path / "model", folder / "gqa.yaml", "--out", tmp_path / "out", "--quiet")
+    finished(*words)
+    entry = read_json(tmp_path / "out" / "evaluate" / "summary.json")["gqa"]
+    assert entry["model_sha256"] == weights_sha256(str(tmp_path / "model")) == weights_sha256("pocket")
+    finished(*words)
+    weights = tmp_path / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    ended = verisight(*words)
+    assert ended.code == 2
+    assert "holds 24 answers of a model with other weights" in ended.err
+    assert weights_sha256("owner/name") is None
 
 
 @pytest.mark.enable_socket

@@ -49,33 +49,36 @@ WHOLE = Shard()
 
 
 def run_benchmark(
-    policy: Sampler, benchmark: Benchmark, *, folder: Path, batch_size: int, progress: Progress | None = None,
-    seed: int = 0,
+    policy: Sampler, benchmark: Benchmark, *, folder: Path, batch_size: int, model: str | None = None,
+    progress: Progress | None = None, seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Answers what isn't answered yet, scores everything, and returns the benchmark's entry of the summary.
 
     See `answer_items` and `score_folder`.
     """
     items = benchmark.items()
-    answer_items(policy, benchmark, items, folder=folder, batch_size=batch_size, progress=progress, seed=seed)
+    answer_items(
+        policy, benchmark, items, folder=folder, batch_size=batch_size, model=model, progress=progress, seed=seed
+    )
     return score_folder(benchmark, folder=folder, seed=seed, items=items)
 
 
 def answer_items(
     policy: Sampler, benchmark: Benchmark, items: Sequence[Item], *, folder: Path, batch_size: int,
-    shard: Shard = WHOLE, progress: Progress | None = None, seed: int = 0,
+    shard: Shard = WHOLE, model: str | None = None, progress: Progress | None = None, seed: int = 0,
 ) -> bool:  # fmt: skip
     """Answers this shard's items that have no answer yet. Returns whether now all items have one.
 
     Answers are appended batch by batch to `folder`/evaluate/<name>.jsonl (of a shard: to its own file), so that a
     killed run continues, with another number of processes if need be. The same pictures and text are asked once,
     however many items share them. `folder` belongs to one model: answers found there are taken for this policy's.
+    `model` names its weights (`models.weights_hash`), if known: then answers of other weights are refused.
     `progress` gets (items answered, items), of this shard. `seed` feeds sampling decodings.
 
     Raises:
-        UserError: the stored answers were made with other questions or decoding.
+        UserError: the stored answers were made with other questions, decoding or weights.
     """
-    rows = _resume(benchmark, items, folder)
+    rows = _resume(benchmark, items, folder, model)
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(_prompt_key(item.prompt), []).append(item)
@@ -139,6 +142,7 @@ def score_folder(
         "headline": list(headline(benchmark.name)),
         "counts": counts,
         "refused": refusal(counts),
+        "model_sha256": read_object(meta_path(folder, benchmark.name)).get("model_sha256"),
     } | (benchmark.about() if isinstance(benchmark, Judged) else {})
     write_jsonl(path, scored)
     add_entry(folder, benchmark.name, entry)
@@ -158,7 +162,9 @@ def fingerprint(items: Sequence[Item], decoding: Decoding) -> str:
     return digest.hexdigest()
 
 
-def _resume(benchmark: Benchmark, items: Sequence[Item], folder: Path) -> dict[str, dict[str, Any]]:
+def _resume(
+    benchmark: Benchmark, items: Sequence[Item], folder: Path, model: str | None = None
+) -> dict[str, dict[str, Any]]:
     """Stored rows by uid, checked to belong to these items; notes the fingerprint of a fresh run."""
     path, meta_file = rows_path(folder, benchmark.name), meta_path(folder, benchmark.name)
     uids = {item.uid for item in items}
@@ -170,7 +176,14 @@ def _resume(benchmark: Benchmark, items: Sequence[Item], folder: Path) -> dict[s
             f"{path}: holds {len(stored)} answers made with other questions, pictures or decoding than "
             f"{benchmark.name} has now (see {meta_file.name}); move the file away or use another folder"
         )
-    write_json(meta_file, meta)
+    known = read_object(meta_file).get("model_sha256") if stored else None
+    if model is not None and known is not None and known != model:
+        told = f"{known[:12]}, here {model[:12]}"
+        raise UserError(
+            f"{path}: holds {len(stored)} answers of a model with other weights ({told}); move the file away or use "
+            "another folder"
+        )
+    write_json(meta_file, meta | {"model_sha256": model or known})
     return {row["uid"]: row for row in stored if row["uid"] in uids}
 
 

@@ -94,17 +94,25 @@ def measure(target: Target, *, shard: Shard, batch_size: int, quiet: bool = Fals
     from verisight import build
     from verisight.evaluate.folders import read_summary
     from verisight.evaluate.runner import answer_items, score_folder
+    from verisight.models.weights_hash import weights_sha256
     from verisight.study.run import check_pictures, progress_of
 
     benchmarks = [build.benchmark(node) for node in target.benchmarks]
     every = [check_pictures(one) for one in benchmarks]
     target.folder.mkdir(parents=True, exist_ok=True)
-    policy = _Late(target.model)
+    policy, model = _Late(target.model), weights_sha256(target.model.path)
     waiting = []
     for one, items in zip(benchmarks, every, strict=True):
         with progress_of(one.name, target.folder, len(items), quiet=quiet) as progress:
             whole = answer_items(
-                policy, one, items, folder=target.folder, batch_size=batch_size, shard=shard, progress=progress
+                policy,
+                one,
+                items,
+                folder=target.folder,
+                batch_size=batch_size,
+                shard=shard,
+                model=model,
+                progress=progress,
             )
         if whole:
             score_folder(one, folder=target.folder, items=items)

@@ -22,6 +22,7 @@ from verisight.models.families import Family
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
 from verisight.models.reference import StoredReference, store_reference
+from verisight.models.weights_hash import weights_sha256
 from verisight.progress import track
 from verisight.recipe import Averaged, Generated, Masked, Recipe, Rollouts, below, check_files, dump, recipe_hash
 from verisight.sources.offline import Offline
@@ -234,13 +235,20 @@ def evaluate(
     *,
     folder: Path,
     batch_size: int = 64,
+    model: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model."""
+    """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model.
+
+    `model` is where it lies (a folder, or `pocket`): answers of other weights found there are refused.
+    """
+    weights = None if model is None else weights_sha256(model)
     summaries = {}
     for one in benchmarks:
         with progress_of(one.name, folder, len(one.items()), quiet=quiet) as progress:
-            summaries[one.name] = run_benchmark(policy, one, folder=folder, batch_size=batch_size, progress=progress)
+            summaries[one.name] = run_benchmark(
+                policy, one, folder=folder, batch_size=batch_size, model=weights, progress=progress
+            )
     return summaries
 
 
@@ -270,4 +278,4 @@ def evaluate_run(recipe: Recipe, *, quiet: bool = False) -> tuple[Path, dict[str
     model = recipe.model.model_copy(update={"path": str(folder / "model")}) if trained else recipe.model
     target = folder if trained else folder / "base"
     benchmarks = open_benchmarks(recipe)
-    return target, evaluate(build.open_model(model), benchmarks, folder=target, quiet=quiet)
+    return target, evaluate(build.open_model(model), benchmarks, folder=target, model=model.path, quiet=quiet)
