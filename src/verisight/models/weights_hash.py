@@ -13,8 +13,8 @@ _PIECE = 1 << 22  # bytes read at either end of a large file
 def weights_sha256(path: str) -> str | None:
     """Hex SHA-256 over names, sizes and content of a folder's weights, configuration and adapter ("pocket": built in).
 
-    Of files above 8 MiB the first and last 4 MiB are read: training moves weights everywhere. None for what is no folder
-    here (a hub id). An adapter's base counts by the name in its configuration.
+    Of files above 8 MiB the first and last 4 MiB are read: training moves weights everywhere. None for what is no
+    folder here (a hub id). An adapter's base counts by the name in its configuration.
     """
     folder = Path(str(files("verisight.pocket") / "assets" / "model")) if path == "pocket" else Path(path)
     if not folder.is_dir():
