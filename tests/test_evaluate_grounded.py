@@ -249,6 +249,18 @@ def test_a_changed_form_is_refused(spoil: Any, message: str, tmp_path: Path) -> 
         Grounded(folder=folder).items()
 
 
+def test_a_form_replaces_a_form_and_nothing_else(tmp_path: Path) -> None:
+    folder = write_form(write_form(tmp_path / "form", seed=2, num=1), seed=3, num=1)
+    (folder / "images" / ".DS_Store").write_bytes(b"mac")
+    assert {row["cluster"] for row in read_form(folder)} == {"3000000"}
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years")
+    with pytest.raises(UserError, match="thesis: holds something that is no form"):
+        write_form(other, seed=0, num=1)
+    assert (other / "thesis.txt").read_text() == "years"
+
+
 def test_the_pocket_model_is_measured_and_its_answers_score_again(tmp_path: Path) -> None:
     finished("pocket", "grounded", tmp_path / "form", "--num", 16, "--seed", 5)
     told = finished("eval", "pocket", tmp_path / "form", "--out", tmp_path / "run", "--quiet", "--max-bad", 1).out

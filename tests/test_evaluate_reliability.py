@@ -26,6 +26,7 @@ def test_consistency_by_hand() -> None:
     assert consistency([1, 2, 3], [1, 2, 3])[1:4] == (pytest.approx(1.0), None, None)
     assert consistency([1, 1, 1], [1, 2, 3])[1:5] == (None, None, None, None)
     assert consistency([1, math.nan], [1, 2]).pearson is None
+    assert consistency([0.1, 0.1, 0.1], [0.1, 0.2, 0.4]).pearson is None, "0.1 three times has a mean of nearly 0.1"
 
 
 def rows(right: str, prefix: str = "") -> list[dict[str, Any]]:
@@ -68,6 +69,13 @@ def test_split_halves_by_hand() -> None:
 
     found = split_half([made("0010"), made("1000"), made("1111")], measures=measures, metric="accuracy")
     assert found == pytest.approx(2 / 3)
+
+
+def test_halves_that_contradict_each_other_are_not_stepped_up() -> None:
+    """Of two clusters, models get the one or the other right: r = -1 in every split, where 2 r / (1 + r) is none."""
+    assert split_half([rows("10"), rows("01")], measures=measures, metric="accuracy") == pytest.approx(-1.0)
+    with pytest.raises(UserError, match="split_half: the runs hold other items"):
+        split_half([rows("10"), rows("01", "x")], measures=measures, metric="accuracy")
 
 
 def test_needed_by_hand() -> None:

@@ -29,20 +29,46 @@ _NUMBERS = {
     word: number
     for number, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)
 } | {"single": 1, "both": 2, "pair of": 2}
-_CLAUSE = re.compile(r"[^.!?;,\n]+")
+_SENTENCE = re.compile(r"[^.!?;\n]+")
 _BUT = re.compile(r"\b(?:but|however|although|while)\b", re.IGNORECASE)
 _NEGATION = re.compile(
-    r"\b(?:no|not|without|neither|nor|none|never|nothing|cannot|missing|absent)\b|n['\u2019]t\b", re.I
+    r"\b(?:no|not|without|neither|nor|none|never|nothing|cannot|missing|absent|absence|lacks?|lacking|devoid"
+    r"|instead of|rather than)\b|n['\u2019]t\b",
+    re.I,
 )
+_STATEMENT = re.compile(  # a part with one of these says something of its own and continues no list
+    r"\b(?:is|are|was|were|has|have|can|there|it|they|sits?|stands?|lies?|shows?|only|just|instead|(?:in|on|at) the)\b",
+    re.I,
+)
+_OR = re.compile(r"\bn?or\b", re.I)
+_AND = re.compile(r"\s*and\b", re.I)
+_VAGUE = re.compile(
+    r"\b(?:at (?:least|most)|(?:more|less|fewer) than|up to|about|around|over|nearly|almost|roughly|maybe|perhaps)\s+$",
+    re.I,
+)
+_NO_NUMBER = re.compile(r"\b(?:or|to|more|other)\b", re.I)  # "two or three", "one more": not how many there are
+_PAIRS = {"scissors", "skis"}  # of which "a pair of" is one
 _COUNTED = re.compile(
     rf"\b(?P<number>{'|'.join(sorted(_NUMBERS, reverse=True))}|\d{{1,2}})\s+(?!of\b)(?:[a-z-]+\s+){{0,2}}$",
     re.IGNORECASE,
 )
 _PLACE_NAMES = {name: place for place, names in PLACES.items() for name in names}
 _BEFORE = "an? the this in of shows? outdoor indoor busy small modern sunny".replace(" ", "|")
-_AFTER = "with and in where that on at is are has scene setting under near by full".replace(" ", r"\b|")
+_AFTER = "with and in where that on at is are has scene setting area view under near by full while during".replace(
+    " ", r"\b|"
+)
+_NOT_ADJECTIVE = (  # makes it another thing ("a post office", "a car park"), or is no adjective at all
+    "post box head car theme amusement skate water trailer ball dog of in on at near by to from with and or is are "
+    "like as for next beside behind than"
+).replace(" ", "|")
 _PLACE = re.compile(  # a word behind it makes it another thing ("a street sign", "an office chair")
-    rf"\b(?:{_BEFORE}) (?P<name>{'|'.join(sorted(_PLACE_NAMES, key=len, reverse=True))})\b(?!\s+(?!{_AFTER}\b)[a-z])",
+    rf"(?:^\W*|\b(?:{_BEFORE}) (?:(?!(?:{_NOT_ADJECTIVE})\b)[a-z-]+,?\s+){{0,2}})"
+    rf"(?P<name>{'|'.join(sorted(_PLACE_NAMES, key=len, reverse=True))})\b(?!\s+(?!{_AFTER}\b)[a-z])",
+    re.IGNORECASE,
+)
+_INSIDE = re.compile(  # "the center of the table": a part of a thing, no part of the picture
+    r"\b(?:in|at|on) the (?=(?:[a-z]+[ -]){0,2}(?:left|right|center|centre|middle)(?: corner| side)? of "
+    r"(?:the|an?|this) (?!(?:whole |entire )?(?:image|picture|photo|photograph|scene|frame|view|grid)\b))",
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(
@@ -66,7 +92,9 @@ def claims(text: str) -> list[Claim]:
 
     object: a category is named; position: `position.placements` puts it into a cell; count: a number in front of it
     ("a dog" says nothing of how many); scene: one of the eight places, as a place; relation: "A is (to the) left of
-    B", right of, above, below. Parts of a sentence with a negation ("no", "not", "without", ...) claim nothing.
+    B", right of, above, below. Parts of a sentence with a negation ("no", "not", "without", ...) claim nothing, nor
+    does the rest of a list that is denied ("no dogs, cats, or buses"). "At least two" and "two or three" give no count,
+    "the center of the table" no position.
     """
     found: dict[Claim, None] = {}
     for clause in _clauses(text):
@@ -74,9 +102,10 @@ def claims(text: str) -> list[Claim]:
         made = [Claim("object", (one.name,)) for one in mentions]
         made += [Claim("count", counted) for counted in _counts(clause, mentions)]
         made += [Claim("relation", told) for told in _relations(clause, mentions)]
-        made += [Claim("scene", (place,)) for place in _scenes(clause, mentions)]
         found |= dict.fromkeys(made)
-    sentences = ". ".join(_clauses(text, whole=True))
+    told = list(_clauses(text, whole=True))
+    found |= {Claim("scene", (place,)): None for one in told for place in _scenes(one, find_objects(one))}
+    sentences = _INSIDE.sub("by the ", ". ".join(told))
     found |= dict.fromkeys(Claim("position", (one.name, one.cell)) for one in placements(sentences))
     return list(found)
 
@@ -120,12 +149,39 @@ def _related(a: int, relation: str, b: int) -> bool:
 def _clauses(text: str, *, whole: bool = False) -> Iterator[str]:
     """Parts of sentences that deny nothing; `whole`: sentences, their denying parts left out."""
     for sentence in re.findall(r"[^.!?\n]+", text):
-        parts = [part for clause in _CLAUSE.findall(sentence) for part in _BUT.split(clause)]
-        kept = [part for part in parts if part.strip() and not _NEGATION.search(part)]
+        kept = [part for clause in _SENTENCE.findall(sentence) for one in _BUT.split(clause) for part in _told(one)]
         if whole and kept:
             yield ", ".join(kept)
         elif not whole:
             yield from kept
+
+
+def _told(clause: str) -> list[str]:
+    """What stands between commas and isn't denied; a denial goes on to the end of the list that it starts."""
+    parts = [part for part in clause.split(",") if part.strip()]
+    kept, at = [], 0
+    while at < len(parts):
+        if not _NEGATION.search(parts[at]):
+            kept.append(parts[at])
+            at += 1
+            continue
+        at += 1 + _listed(parts[at + 1 :])
+    return kept
+
+
+def _listed(parts: Sequence[str]) -> int:
+    """How many of the parts behind a denied one continue its list: up to one with "or", or bare ones to an "and"."""
+    for at, part in enumerate(parts):
+        if _NEGATION.search(_OR.sub("", part)):
+            return 0
+        verb, either = _STATEMENT.search(part), _OR.search(part)
+        if either is not None and (verb is None or either.start() < verb.start()):
+            return at + 1
+        if verb is not None:
+            return 0
+        if _AND.match(part):
+            return at + 1
+    return 0
 
 
 def _counts(clause: str, mentions: Sequence[Mention]) -> Iterator[tuple[str, int]]:
@@ -133,8 +189,10 @@ def _counts(clause: str, mentions: Sequence[Mention]) -> Iterator[tuple[str, int
         assert one is not None
         told = clause[0 if before is None else before.end : one.start]
         match = _COUNTED.search(told)
-        if match is not None:
+        if match is not None and not (_VAGUE.search(told[: match.start()]) or _NO_NUMBER.search(match[0])):
             number = match["number"].lower()
+            if number == "pair of" and one.name in _PAIRS:
+                continue
             yield one.name, int(number) if number.isdecimal() else _NUMBERS[number]
 
 

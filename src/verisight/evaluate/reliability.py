@@ -76,7 +76,8 @@ def split_half(
     """Mean correlation over models of a metric on two random halves of the clusters, stepped up to the whole.
 
     2 r / (1 + r) (Spearman 1910, Brown 1910) of the mean r over `num_splits` splits: what a parallel form of the same
-    length would correlate with this one. None where a half doesn't vary between the models.
+    length would correlate with this one. A mean r of 0 or less is given as it is, because there is nothing to step up.
+    None where a half doesn't vary between the models.
 
     Args:
         runs: the scored rows of each model on the same items.
@@ -84,7 +85,12 @@ def split_half(
         metric: which of them.
         seed: draws the halves.
         num_splits: how many.
+
+    Raises:
+        UserError: the runs hold other items.
     """
+    if any([row["uid"] for row in rows] != [row["uid"] for row in runs[0]] for rows in runs[1:]):
+        raise UserError("split_half: the runs hold other items; accepted: the same ones in the same order")
     made: list[Measure] = [measures(rows)[metric] for rows in runs]
     clusters = [row["cluster"] for row in runs[0]]
     names = sorted(set(clusters))
@@ -101,7 +107,7 @@ def split_half(
     if not found:
         return None
     mean = float(np.mean(found))
-    return 2 * mean / (1 + mean)
+    return 2 * mean / (1 + mean) if mean > 0 else mean
 
 
 def needed(
@@ -139,6 +145,6 @@ def _value(measure: Measure, among: NDArray[np.bool_]) -> float:
 
 
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    if a.size < 2 or np.isnan(a).any() or np.isnan(b).any() or a.std() == 0 or b.std() == 0:
+    if a.size < 2 or np.isnan(a).any() or np.isnan(b).any() or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])

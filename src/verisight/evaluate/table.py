@@ -71,7 +71,8 @@ _LIST = (
     ),
     Scorer(
         "grounded", "the form.json of a form", ("v1",), openers.open_grounded, grounded.measures,
-        ("f05", "easy/f05", "precision", "recall", "accuracy", "object/typical_accuracy", "seeing"), grounded.DECODING,
+        ("seeing", "pair_accuracy", "f05", "easy/f05", "precision", "recall", "object/typical_accuracy"),
+        grounded.DECODING,
     ),
 )  # fmt: skip
 SCORERS: Mapping[str, Scorer] = {one.name: one for one in _LIST}

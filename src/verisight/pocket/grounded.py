@@ -20,6 +20,7 @@ from verisight.data.forms import ITEMS, VERSION, form_facts
 from verisight.pocket.grounded_scenes import GroundedScene, draw, picture
 from verisight.pocket.language import DETAIL_PROMPTS, with_article
 from verisight.pocket.scenes import CELLS, GRID, KINDS, OBJECTS, usual
+from verisight.types import UserError
 
 _NUMERALS = {2: "two", 3: "three"}
 _PLURALS = {"person": "people", "bus": "buses", "sheep": "sheep", "knife": "knives", "scissors": "scissors"}
@@ -30,8 +31,14 @@ Row = dict[str, Any]
 def write_form(folder: Path, *, seed: int, num: int, scale: int = 1) -> Path:
     """Write the form of a seed: `num` scenes (a multiple of 16 crosses all levels evenly), about 14 items each.
 
-    `scale` enlarges the pictures (4: 384 pixels a side), for models that want more than 96.
+    `scale` enlarges the pictures (4: 384 pixels a side), for models that want more than 96. An older form in `folder`
+    is replaced.
+
+    Raises:
+        UserError: `folder` holds anything else.
     """
+    if folder.exists() and not (folder / "form.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: holds something that is no form; accepted: a new or empty folder, or an older form")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
