@@ -9,6 +9,7 @@ import pytest
 
 from test_score import entry, run, write
 from user_files import finished
+from verisight.data.files import read_jsonl
 from verisight.evaluate.pope import Question
 from verisight.evaluate.pope_files import read_questions, write_questions
 from verisight.evaluate.pope_parsers import PARSERS
@@ -33,7 +34,7 @@ ANSWERS: dict[str, tuple[str | None, ...]] = {
     "I can't see one": ("yes", "no", None, None, "no"),
     "It cannot be seen": ("yes", "no", None, None, "yes"),
     "It is unclear": ("yes", None, None, None, "yes"),
-    "**No**": ("yes", "no", None, "no", "yes"),
+    "**No**": ("yes", "no", None, None, "yes"),
     "Nope": ("yes", None, None, None, "yes"),
     "A dog is there. No cat": ("yes", "yes", None, "no", "no"),
     "Ja": ("yes", None, None, None, "yes"),
@@ -47,7 +48,7 @@ def test_parsers_by_hand(answer: str) -> None:
     """official: the words No, no, not in front of the first stop, parted by single blanks; all else is yes.
 
     So "NO", "No" with a line break, "isn't", "cannot" and nothing at all are yes, and a yes with a "not" in it is no.
-    lmms-eval takes the bare word alone; VLMEvalKit a yes or a no among the words ("yesno" of "yes/no" is neither);
+    lmms-eval takes the bare word alone; VLMEvalKit a yes or a no among the words (stars stay, "yes/no" is both);
     OPERA reads all sentences and knows n't.
     """
     assert tuple(parse(answer) for parse in PARSERS.values()) == ANSWERS[answer]
@@ -81,24 +82,32 @@ def test_questions_by_split_and_id(files: list[Path]) -> None:
             "question": "Is there an apple in the image?",
         },
     }  # fmt: skip
-    assert asked.version == "POPE of an unknown version, 6 questions"
+    assert asked.version.startswith("POPE of an unknown version, 6 questions, ")
 
 
 @pytest.mark.parametrize(
-    ("num", "typo", "version"),
+    ("num", "typos", "version"),
     [
-        (2910, "Is there an apple in the imange?", "POPE e3e3926 (August 2023)"),
-        (3000, "Is there an apple in the image?", "POPE 109985c and later (November 2023)"),
-        (3000, "Is there an apple in the imange?", "POPE of an unknown version, 3000 questions"),
-        (2910, "Is there an apple in the image?", "POPE of an unknown version, 2910 questions"),
-        (2909, "Is there an apple in the imange?", "POPE of an unknown version, 2909 questions"),
+        (2910, 144, "POPE e3e3926 (August 2023)"),
+        (3000, 0, "POPE 109985c and later (November 2023)"),
+        (3000, 144, "POPE of an unknown version, 3000 questions, "),
+        (2910, 0, "POPE of an unknown version, 2910 questions, "),
+        (2910, 143, "POPE of an unknown version, 2910 questions, "),
+        (2909, 144, "POPE of an unknown version, 2909 questions, "),
     ],
 )
-def test_the_two_releases_are_told_by_what_they_hold(num: int, typo: str, version: str, tmp_path: Path) -> None:
-    rows = [question(at, text=typo) for at in range(num)]
+def test_the_two_releases_are_told_by_what_they_hold(num: int, typos: int, version: str, tmp_path: Path) -> None:
+    """The released files begin with a snowboard; without it the same counts are another set's, such as our own."""
+    rows = [question(0, image="COCO_val2014_000000310196.jpg", name="snowboard")]
+    rows += [question(at, image=f"{at}.jpg", name="apple") for at in range(1, num)]
+    for row in rows[1 : 1 + typos]:
+        row["text"] = row["text"].replace("image", "imange")
     asked = read_questions([write(tmp_path / "coco_pope_random.jsonl", rows)])
-    assert asked.version == version
-    assert asked.truths["random/0"]["truth"]["object"] == "apple"
+    assert asked.version.startswith(version)
+    assert asked.truths["random/1"]["truth"]["object"] == "apple"
+    other = read_questions([write(tmp_path / "other_random.jsonl", [rows[0] | {"label": "no"}, *rows[1:]])])
+    assert other.version.startswith(f"POPE of an unknown version, {num} questions, ")
+    assert other.version != asked.version
 
 
 def test_repope_changes_labels_and_leaves_ambiguous_questions_out(files: list[Path], tmp_path: Path) -> None:
@@ -128,9 +137,13 @@ def forms(files: list[Path], folder: Path) -> dict[str, tuple[list[Path], list[P
             ("adversarial", ["Is there a dog in the image?", "Is there a tie in the image?"]),
         )
     ]  # fmt: skip
-    asked = [{"question_id": 50 + at, "category": "adversarial"} for at in range(2)]
-    asked += [{"question_id": 10 + at, "category": "random"} for at in range(4)]
-    llava = write(folder / "llava_pope_test.jsonl", [one | {"image": "x", "text": "x"} for one in asked])
+    rows = [row for file in files[::-1] for row in read_jsonl(file)]
+    suffix = "\nAnswer the question using a single word or phrase."
+    asked = [
+        {"question_id": 50 + at, "category": split, "image": row["image"], "text": row["text"] + suffix}
+        for at, (row, split) in enumerate(zip(rows, ["adversarial"] * 2 + ["random"] * 4, strict=True))
+    ]
+    llava = write(folder / "llava_pope_test.jsonl", asked)
     said = write(folder / "llava.jsonl", [{"question_id": one["question_id"], "text": "Yes"} for one in asked])
     rows = [("random", at) for at in range(1, 5)] + [("adversarial", at) for at in range(1, 3)]
     samples = [

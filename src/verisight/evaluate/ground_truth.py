@@ -64,6 +64,8 @@ def read_objects(path: Path, find: Find) -> dict[str, dict[str, Any]]:
 def read_coco(files: Sequence[Path], find: Find, *, among: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
     """Truths of COCO files in any order: instances (they hold `categories`), and captions of the same pictures.
 
+    An image in several instances files (person_keypoints_*.json is one too) has the objects of all.
+
     `among`: only these image ids.
 
     Raises:
@@ -78,7 +80,9 @@ def read_coco(files: Sequence[Path], find: Find, *, among: Collection[str] | Non
     found: dict[str, dict[str, Any]] = {}
     for file in instances:
         for image_id, truth in read_ground_truth(file, *captions, find=find, among=among).items():
-            found[str(image_id)] = _entry(str(image_id), list(truth.ordered), truth.file_name)
+            uid = str(image_id)
+            before = found[uid]["truth"]["objects"] if uid in found else []
+            found[uid] = _entry(uid, list(dict.fromkeys([*before, *truth.ordered])), truth.file_name)
     return found
 
 

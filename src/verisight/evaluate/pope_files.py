@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from verisight.types import UserError
 _OBJECT = re.compile(r"is there an? (.+?) in the im(?:an|a)ge\?.*", re.IGNORECASE | re.DOTALL)
 _FIRST_RANDOM = 2910  # questions of the random split of August 2023
 _LATER_RANDOM = 3000  # since November 2023
+_FIRST_TYPOS = {"random": 144, "popular": 44, "adversarial": 58}  # "imange" in August 2023; none later
+_KNOWN = ("COCO_val2014_000000310196.jpg", "snowboard", "yes")  # the first of both releases
 
 
 class Released(NamedTuple):
@@ -57,7 +60,7 @@ def read_questions(files: Sequence[Path], relabels: Sequence[Path] = ()) -> Rele
     if not truths:
         raise UserError(f"{', '.join(map(str, files))}: no question has a label; accepted: coco_pope_*.json")
     version = _version(truths, order)
-    places = _places(unlabelled, order)
+    places = _places(unlabelled, truths)
     if relabels:
         truths, told = _relabelled(truths, relabels)
         version = f"{version}, {told}"
@@ -70,7 +73,13 @@ def write_questions(
     """Questions of one split in the released format; `names` are the pictures' file names.
 
     `compat` keeps the official fault: every "a" of the sentence becomes "an" in front of a vowel ("the imange").
+
+    Raises:
+        UserError: a picture without a file name.
     """
+    missing = next((one.image_id for one in questions if one.image_id not in names), None)
+    if missing is not None:
+        raise UserError(f"{path}: image {missing} has no file name; accepted: one for each picture asked about")
 
     def text(one: Question) -> str:
         if compat and one.object[0] in "aeiou":
@@ -109,25 +118,43 @@ def _question(row: dict[str, Any], split: Split, where: str) -> tuple[str, dict[
 
 
 def _version(truths: Mapping[str, Mapping[str, Any]], order: Mapping[str, Sequence[str]]) -> str:
-    """The August 2023 release has 2,910 random questions and "imange" in each split; the later one neither."""
-    typos = sum("imange" in one["truth"]["question"] for one in truths.values())
+    """The August 2023 release has 2,910 random questions and "imange" in each split; the later one neither.
+
+    Both hold `_KNOWN`; other sets of 3,000 questions, such as our own, are named by their content.
+    """
+    typos = {split: sum("imange" in truths[uid]["truth"]["question"] for uid in uids) for split, uids in order.items()}
+    known = all(any(_content(truths[uid])[1:] == _KNOWN for uid in uids) for uids in order.values() if uids)
+    whole = all(len(order[split]) in (0, _LATER_RANDOM) for split in ("popular", "adversarial"))
     num = len(order["random"])
-    if num == _FIRST_RANDOM and typos:
+    expected = {split: _FIRST_TYPOS[split] if uids else 0 for split, uids in order.items()}
+    if known and whole and num == _FIRST_RANDOM and typos == expected:
         return "POPE e3e3926 (August 2023)"
-    if num == _LATER_RANDOM and not typos:
+    if known and whole and num == _LATER_RANDOM and not any(typos.values()):
         return "POPE 109985c and later (November 2023)"
-    return f"POPE of an unknown version, {len(truths)} questions"
+    content = "\n".join(sorted("\t".join(_content(one)) for one in truths.values()))
+    return f"POPE of an unknown version, {len(truths)} questions, {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def _places(unlabelled: Sequence[tuple[str, dict[str, Any]]], order: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """LLaVA's ids: the n-th row of a split is the n-th question of its file."""
-    seen: dict[str, int] = dict.fromkeys(SPLITS, 0)
+def _content(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    truth = entry["truth"]
+    return (*_same(truth["split"], truth), truth["label"])
+
+
+def _places(unlabelled: Sequence[tuple[str, dict[str, Any]]], truths: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """LLaVA's ids: a row is the question about the same object in the same picture, wherever that stands.
+
+    Its file is of the first release; by their places its questions would get the labels of others in the second.
+    """
+    uids = {_same(one["truth"]["split"], one["truth"]): uid for uid, one in truths.items()}
     found = {}
     for split, row in unlabelled:
-        at = seen[split]
-        seen[split] += 1
-        if at < len(order[split]) and isinstance(row.get("question_id"), int | str):
-            found[str(row["question_id"])] = order[split][at]
+        number, image, text = row.get("question_id"), row.get("image"), row.get("text")
+        if not isinstance(number, int | str) or not isinstance(image, str) or not isinstance(text, str):
+            continue
+        named = _OBJECT.fullmatch(text.strip())
+        uid = uids.get(_same(split, {"image": image, "object": named[1] if named else "", "question": text}))
+        if uid is not None:
+            found[str(number)] = uid
     return found
 
 
@@ -138,7 +165,9 @@ def _relabelled(truths: Mapping[str, dict[str, Any]], files: Sequence[Path]) -> 
             where = f"{file}: row {at}"
             split = _split(file, row, where)
             _, entry = _question(row, split, where)
-            labels[_same(split, entry["truth"])] = row["label"]
+            same = _same(split, entry["truth"])
+            if labels.setdefault(same, row["label"]) != row["label"]:
+                raise UserError(f"{where}.label is {row['label']!r}, but another row says otherwise of that question")
     covered = {split for split, _, _ in labels}
     kept, flipped, dropped = {}, 0, 0
     for uid, one in truths.items():
@@ -153,7 +182,9 @@ def _relabelled(truths: Mapping[str, dict[str, Any]], files: Sequence[Path]) -> 
             kept[uid] = one | {"truth": truth | {"label": label}}
     if not kept:
         raise UserError(f"{files[0]}: holds none of the questions; accepted: RePOPE's files of the same splits")
-    return kept, f"RePOPE labels ({flipped} changed, {dropped} ambiguous ones left out)"
+    unknown = len(labels.keys() - {_same(one["truth"]["split"], one["truth"]) for one in truths.values()})
+    told = f"{flipped} changed, {dropped} ambiguous ones left out"
+    return kept, f"RePOPE labels ({told}{f', {unknown} for questions that are not here' if unknown else ''})"
 
 
 def _same(split: str, truth: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import string
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from verisight.evaluate.pope import parse_corrected, parse_official
 
 Said = Literal["yes", "no"]
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'  # the others (* : ' and more) stay on their words
+_NUMBER = re.compile(r"\d,\d")
+_STOP = re.compile(r"\.(?!\d)")
+_STOPS_TAKEN = 32  # the value of re.UNICODE, which VLMEvalKit passes as the count
 
 
 def parse_lmms_eval(answer: str) -> Said | None:
@@ -19,8 +22,15 @@ def parse_lmms_eval(answer: str) -> Said | None:
 
 
 def parse_vlmevalkit(answer: str) -> Said | None:
-    """VLMEvalKit without its language model: one of the words yes and no, not both, marks taken away."""
-    words = set(answer.lower().translate(_PUNCTUATION).split())
+    """VLMEvalKit without its language model: one of the words yes and no, not both, some marks taken away.
+
+    A mark goes if it stands beside a blank anywhere in the answer (or that holds "1,000"), else it becomes a blank.
+    """
+    text = asked = answer.lower()
+    grouped = _NUMBER.search(asked) is not None
+    for mark in _MARKS:
+        text = text.replace(mark, "" if grouped or f"{mark} " in asked or f" {mark}" in asked else " ")
+    words = set(_STOP.sub("", text, count=_STOPS_TAKEN).split())
     if ("yes" in words) == ("no" in words):
         return None
     return "yes" if "yes" in words else "no"
