@@ -29,7 +29,7 @@ _NUMBERS = {
     word: number
     for number, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)
 } | {"single": 1, "both": 2, "pair of": 2}
-_SENTENCE = re.compile(r"[^.!?;\n]+")
+_CLAUSE = re.compile(r"[^.!?;\n]+")
 _BUT = re.compile(r"\b(?:but|however|although|while)\b", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:no|not|without|neither|nor|none|never|nothing|cannot|missing|absent|absence|lacks?|lacking|devoid"
@@ -149,7 +149,7 @@ def _related(a: int, relation: str, b: int) -> bool:
 def _clauses(text: str, *, whole: bool = False) -> Iterator[str]:
     """Parts of sentences that deny nothing; `whole`: sentences, their denying parts left out."""
     for sentence in re.findall(r"[^.!?\n]+", text):
-        kept = [part for clause in _SENTENCE.findall(sentence) for one in _BUT.split(clause) for part in _told(one)]
+        kept = [part for clause in _CLAUSE.findall(sentence) for one in _BUT.split(clause) for part in _told(one)]
         if whole and kept:
             yield ", ".join(kept)
         elif not whole:
