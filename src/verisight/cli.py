@@ -13,6 +13,7 @@ from verisight.cli_data import data_app
 from verisight.cli_judge import judge_app
 from verisight.cli_reward import reward_app
 from verisight.cli_score import evaluate, score
+from verisight.cli_study import study_app
 from verisight.types import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -21,6 +22,7 @@ app.add_typer(pocket_app, name="pocket")
 app.add_typer(data_app, name="data")
 app.add_typer(judge_app, name="judge")
 app.add_typer(reward_app, name="reward")
+app.add_typer(study_app, name="study")
 app.command("eval")(evaluate)
 app.command("score")(score)
 app.command("benchmarks")(benchmarks)
@@ -86,18 +88,32 @@ def train(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
 
 @app.command()
 def report(
-    base: Annotated[Path, typer.Argument(help="Folder of the base model's evaluation.")],
-    runs: Annotated[list[Path], typer.Argument(help="Run folders to set beside it.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    base: Annotated[Path, typer.Argument(metavar="BASE|STUDY", help="Folder of the base's evaluation; or a study.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders to set beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file (default report.html); of a study, a folder.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the test pictures, if they moved.")] = None,
 ) -> None:
-    """Write one self-contained HTML page that compares runs with the base model."""
+    """Write one self-contained HTML page: runs beside the base model, or a whole study (also as Markdown, LaTeX, CSV).
+
+    Of a study: its YAML file, or a folder of such files, each of which gets its report.
+    """
+    if base.suffix in (".yaml", ".yml") or (base.is_dir() and not (base / "evaluate").is_dir()):
+        if runs or images:
+            raise UserError(f"{'RUN' if runs else '--images'}: found with a study; accepted: the study alone")
+        from verisight.studies.write import write_reports
+
+        for path in write_reports(base, out=out):
+            typer.echo(str(path))
+        return
+    if not runs:
+        raise UserError(f"{base}: found no run beside it; accepted: at least one, or a study's YAML file")
     from verisight.study.report import Arm, write_report
 
     folders = [base, *runs]
     unique = len({folder.name for folder in folders}) == len(folders)
     arms = [Arm(folder.name if unique else str(folder), folder) for folder in folders]
-    typer.echo(str(write_report(arms, target=out, title="Verisight report", images=images)))
+    target = out or Path("report.html")
+    typer.echo(str(write_report(arms, target=target, title="Verisight report", images=images)))
 
 
 @app.command()

@@ -69,7 +69,16 @@ from verisight.recipe.objectives import (
     Sft,
     Slic,
 )
-from verisight.recipe.resolve import check_files, dump, load, load_benchmarks, recipe_hash
+from verisight.recipe.resolve import (
+    check_files,
+    compose,
+    dump,
+    load,
+    load_benchmarks,
+    load_claims,
+    load_study,
+    recipe_hash,
+)
 from verisight.recipe.rollouts import (
     ModelReward,
     OracleReward,
@@ -92,12 +101,14 @@ from verisight.recipe.sources import (
     is_fixed,
     with_data,
 )
+from verisight.recipe.study import Arm, Claim, Claims, Contrast, Study, Sweep, World
 from verisight.recipe.tree import Diagnose, Recipe, Train
 
 __all__ = [
     "AllPairs",
     "Always",
     "Annotator",
+    "Arm",
     "Averaged",
     "BadPrompt",
     "Benchmark",
@@ -105,8 +116,11 @@ __all__ = [
     "Blank",
     "CalibratedSlic",
     "Chair",
+    "Claim",
+    "Claims",
     "Clean",
     "Concat",
+    "Contrast",
     "Cropped",
     "Data",
     "Ddpo",
@@ -171,22 +185,28 @@ __all__ = [
     "Source",
     "Split",
     "Step",
+    "Study",
     "Swapped",
+    "Sweep",
     "Take",
     "TokenForced",
     "Train",
     "View",
     "Wins",
+    "World",
     "below",
     "benchmark_name",
     "check_files",
     "compares",
+    "compose",
     "dump",
     "explain",
     "is_fixed",
     "json_schema",
     "load",
     "load_benchmarks",
+    "load_claims",
+    "load_study",
     "recipe_hash",
     "replaces_rejected",
     "walk",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from verisight.recipe.base import MustBe, Node, join, leaves, walk
 from verisight.recipe.benchmarks import Benchmark
+from verisight.recipe.study import Claims, Study
 from verisight.recipe.tree import Recipe
-from verisight.recipe.yaml_tree import apply_overrides, merge, problems, read_layers
+from verisight.recipe.yaml_tree import Layer, apply_overrides, assign, merge, problems, read_layers
 from verisight.types import UserError
 
 _ACCEPTED = {
@@ -40,6 +42,47 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(problems(error, Recipe, [*layers, typed], str(path)))) from error
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study of a YAML file; as `load`, but `output` and its kin count from the file's folder too."""
+    layers = read_layers(Path(path))
+    tree, typed = apply_overrides(reduce(merge, (layer.tree for layer in layers)), overrides)
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(problems(error, Study, [*layers, typed], str(path)))) from error
+
+
+def load_claims(path: str | Path) -> Claims:
+    """The claims of a YAML file. Raises UserError as `load` does."""
+    layers = read_layers(Path(path))
+    try:
+        found = Claims.model_validate(reduce(merge, (layer.tree for layer in layers)))
+    except ValidationError as error:
+        raise UserError("\n".join(problems(error, Claims, layers, str(path)))) from error
+    check_files(found)
+    return found
+
+
+def compose(path: Path, changes: Mapping[str, Any], *, source: str, output: Path, seed: int) -> Recipe:
+    """A recipe file with settings changed: dotted keys -> values, in order. `source` is who changes them, for errors.
+
+    Raises:
+        UserError: as `load` does.
+    """
+    layers = read_layers(path)
+    tree: Any = reduce(merge, (layer.tree for layer in layers))
+    written: set[tuple[str, ...]] = set()
+    for key, value in ({"output": str(output), "seed": seed} | dict(changes)).items():
+        keys = tuple(key.split("."))
+        tree = assign(tree, keys, value)
+        written |= {keys[:length] for length in range(1, len(keys) + 1)}
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = problems(error, Recipe, [*layers, Layer(source, {}, frozenset(written))], str(path))
+        raise UserError("\n".join(lines)) from error
 
 
 class _Benchmarks(Node):

@@ -14,7 +14,7 @@ Best = Literal["best", "second", ""]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A metric of a table. `key` is benchmark/metric; `percent`: a fraction, shown in percent, differences in points."""
+    """A metric of a table. `key`: benchmark/metric; `percent`: a fraction, shown in percent, differences in points."""
 
     key: str
     label: str

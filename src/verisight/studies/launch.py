@@ -50,7 +50,10 @@ class Handle(Protocol):
 class Launcher(Protocol):
     """Who runs tasks."""
 
-    slots: int  # tasks that are handed over at once
+    @property
+    def slots(self) -> int:
+        """Tasks that are handed over at once."""
+        ...
 
     def submit(self, task: Task) -> Handle:
         """Start the task, or put it into a queue."""
