@@ -15,7 +15,7 @@ from verisight.recipe import Study, load_claims
 from verisight.recipe.study import BASE, CONTROL
 from verisight.studies import findings
 from verisight.studies.claims import read_all, weigh
-from verisight.studies.effects import spread
+from verisight.studies.effects import Resampler, spread
 from verisight.studies.facts import read_samples
 from verisight.studies.findings import Findings
 from verisight.studies.results import Results, columns_of, read_results, rows_of
@@ -30,13 +30,16 @@ _NAMES = {
 }  # fmt: skip
 
 
-def collect(study: Study, *, file: Path, with_claims: bool = True) -> tuple[Findings, Results]:
-    """Everything a report of the study shows.
+def collect(
+    study: Study, *, file: Path, with_claims: bool = True, resampler: Resampler | None = None
+) -> tuple[Findings, Results]:
+    """Everything a report of the study shows. Studies that are collected with one resampler read each run once.
 
     Raises:
         UserError: no run has facts yet, or facts that cannot be read.
     """
-    results = read_results(study, file=file)
+    resampler = resampler or Resampler()
+    results = read_results(study, file=file, resampler=resampler)
     if not results.arms:
         raise UserError(f"{file}: none of its {len(results.missing)} runs has been made; `verisight study run` first")
     columns = columns_of(results)
@@ -46,7 +49,7 @@ def collect(study: Study, *, file: Path, with_claims: bool = True) -> tuple[Find
     claims: tuple[findings.Claim, ...] = ()
     if with_claims and study.claims is not None:
         told = load_claims(study.claims)
-        every = weigh(told, read_all(told), file=study.claims)
+        every = weigh(told, read_all(told, resampler=resampler), file=study.claims)
         ours = {name for name, one in told.claims.items() if any(part.study == study.name for part in one.parts)}
         claims = tuple(one for one in every if one.key in ours)
     return Findings(

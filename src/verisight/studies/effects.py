@@ -40,9 +40,10 @@ class Resampled:
 
 @dataclass(slots=True)
 class Resampler:
-    """Draws the clusters of a benchmark once, for all runs that answered its items."""
+    """Draws the clusters of a benchmark once, for all runs that answered its items. `known` keeps runs read before."""
 
     seed: int = 0
+    known: dict[str, Mapping[str, Resampled]] = field(default_factory=dict)
     _weights: dict[str, tuple[list[str], NDArray[np.intp], Numbers]] = field(default_factory=dict)
 
     def __call__(self, name: str, run: ScoredRun, *, whose: str) -> Resampled:

@@ -28,6 +28,10 @@ CONTROL_MEANINGS = {
     CONTROL: "supervised on the chosen answers alone, at the same budget: what is news in them, without preferences",
 }
 _SHOWN = {f"{one.benchmark}/{one.name}": one for one in METRICS}
+_MORE = {
+    f"pope/{split}/f1": Column(f"pope/{split}/f1", f"POPE F1, {split}", f"questions about {what} objects", "higher")
+    for split, what in (("random", "random"), ("popular", "common"), ("adversarial", "co-occurring"))
+}
 _PAIRS = {"accuracy": "right about", "image_gain": "gained by the picture on"}
 
 
@@ -104,13 +108,14 @@ def read_results(study: Study, *, file: Path, resampler: Resampler | None = None
             missing.append(f"{run.arm}-{run.seed}")
             continue
         about = read_run(folder)
-        found = {
-            name: resampler(name, read_counts(folder, name, kind), whose=f"{run.arm}-{run.seed}")
-            for name, kind in about["benchmarks"].items()
-        }
+        if run.fact not in resampler.known:
+            resampler.known[run.fact] = {
+                name: resampler(name, read_counts(folder, name, kind), whose=f"{run.arm}-{run.seed}")
+                for name, kind in about["benchmarks"].items()
+            }
         seeds = study.seeds if run.untrained else (run.seed,)
         for seed in seeds:
-            arms.setdefault(run.arm, {})[seed] = Shown(run, folder, about, found)
+            arms.setdefault(run.arm, {})[seed] = Shown(run, folder, about, resampler.known[run.fact])
     return Results(study, places, arms, tuple(missing))
 
 
@@ -129,6 +134,8 @@ def column_of(key: str, measure: Measure | None) -> Column:
         one = _SHOWN[key]
         label = {"pope": f"POPE {one.label}"}.get(benchmark, one.label)
         return Column(key, label, one.meaning, one.better, one.percent)
+    if key in _MORE:
+        return _MORE[key]
     better: Direction = "neutral" if measure is None else measure.better
     percent = measure is None or measure.fraction or name == "image_gain"
     if benchmark.startswith("pairs."):
@@ -153,12 +160,17 @@ def rows_of(results: Results, columns: Sequence[Column]) -> tuple[ArmRow, ...]:
             plain[name][at] = replace(plain[name][at], best=best)
     return tuple(
         ArmRow(
-            name, arm.label or name, arm.meaning, name in CONTROL_LABELS,
-            (results.study.seeds[0],) if name == BASE else tuple(results.arms[name]),
+            name, arm.label or name, arm.meaning, name in CONTROL_LABELS, _seeds(results, name),
             tuple(plain[name]), tuple(arm.paper.items()), tuple(_cautions(plain[name], columns)),
         )
         for name, arm in arms.items()
     )  # fmt: skip
+
+
+def _seeds(results: Results, arm: str) -> tuple[int, ...]:
+    """Seeds that an arm was run with: one, where nothing is trained."""
+    runs = results.arms[arm]
+    return tuple(seed for seed, one in runs.items() if seed == one.run.seed)
 
 
 def _cell(results: Results, arm: str, column: Column) -> Cell:
@@ -167,9 +179,11 @@ def _cell(results: Results, arm: str, column: Column) -> Cell:
         return Cell(None, None, None, ())
     found = spread(results.pick(arm, column.key, seeds[:1] if results.arms[arm][seeds[0]].run.untrained else seeds))
     low, high = found.low, found.high
-    if column.percent and column.key.rpartition("/")[2] != "image_gain":  # t knows no bounds, shares do
-        low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (low, high))
-    return Cell(found.value, low, high, found.by_seed)
+    if column.key.rpartition("/")[2] != "image_gain":  # t knows no bounds; shares and lengths do
+        low = None if low is None else max(0.0, low)
+        high = min(1.0, high) if column.percent and high is not None else high
+    known = dict(zip(seeds, found.by_seed, strict=False))
+    return Cell(found.value, low, high, tuple(known.get(seed) for seed in _seeds(results, arm)))
 
 
 def _against(

@@ -11,6 +11,7 @@ from verisight.data.files import write_atomic
 from verisight.recipe import load_study
 from verisight.studies.arms import places_of
 from verisight.studies.collect import collect
+from verisight.studies.effects import Resampler
 from verisight.studies.export import csv_rows, latex, markdown
 from verisight.studies.page import write_page
 from verisight.studies.results import write_results
@@ -25,11 +26,11 @@ def write_reports(path: Path, *, out: Path | None = None) -> Iterator[Path]:
     Raises:
         UserError: no study there, or none of them has runs.
     """
-    found = 0
+    found, resampler = 0, Resampler()
     for file in study_files(path):
         study = load_study(file)
         try:
-            findings, results = collect(study, file=file)
+            findings, results = collect(study, file=file, resampler=resampler)
         except UserError:
             if path.is_dir() and not any_run(file):
                 continue
