@@ -111,6 +111,11 @@ def test_claims_are_tested_on_what_studies_have_shown(tmp_path: Path) -> None:
     told = read_json(tmp_path / "out" / "claims.json")
     assert [one["outcome"] for one in told] == ["holds", "holds", "not measured"]
     assert "BDHS \\| IPO" in (tmp_path / "out" / "claims.md").read_text()
+    write_study(tmp_path, seeds=[0, 1])
+    result = CliRunner().invoke(app, ["study", "claims", str(claims), "--out", str(tmp_path / "out")])
+    told = read_json(tmp_path / "out" / "claims.json")
+    assert [one["outcome"] for one in told] == ["can't tell", "can't tell", "not measured"]
+    assert told[0]["parts"][0]["text"] == "BDHS | IPO (1 of 2 seeds)"
     tree["claims"]["X1"]["parts"][0]["arm"] = "gone"
     claims.write_text(yaml.safe_dump(tree))
     failed = CliRunner().invoke(app, ["study", "claims", str(claims)])

@@ -75,7 +75,10 @@ def _part(part: Contrast, results: Results, where: str) -> findings.Part:
     told: Outcome = "not measured"
     if found is not None and found.low is not None and found.high is not None:
         told = outcome(part.expect, part.margin, found.low, found.high, column.better)
-    return findings.Part(part.text, expected(part, column), column, _effect(found), told)
+    text, num = part.text, len(results.study.seeds)
+    if found is not None and len(found.by_seed) < num:  # nothing is decided by fewer seeds than were asked for
+        text, told = f"{text} ({len(found.by_seed)} of {num} seeds)", "can't tell"
+    return findings.Part(text, expected(part, column), column, _effect(found), told)
 
 
 def expected(part: Contrast, column: findings.Column) -> str:

@@ -195,6 +195,8 @@ def _against(
         for at, column in enumerate(columns):
             one = results.difference(name, reference, column.key)
             if one is not None:
+                if len(one.by_seed) < len(results.study.seeds):  # nothing is said of an arm that is not whole
+                    one = one._replace(p_value=None)
                 found[name, at] = one, column.better
     return dict(zip(found, effects(list(found.values())), strict=True))
 
