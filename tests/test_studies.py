@@ -217,6 +217,25 @@ def test_forgotten_arms_are_missing_again(world: Path, tmp_path: Path, made: tup
     assert [run.arm for run in missing_of(loaded(file), file=file, specs=False).missing] == ["ipo", "ipo"]
 
 
+def test_reference_log_probs_are_computed_once_for_arms_with_the_same_pairs(world: Path, tmp_path: Path) -> None:
+    arms = {"bdhs": {}, "slic": {"change": {"objective.kind": "slic"}}}
+    file = write_study(
+        tmp_path, world=world, arms=arms, seeds=[0], controls=["base"], change={"train.reference": "cached"}
+    )
+    run_study(loaded(file), InProcess(), file=file, report=quiet)
+    [stored] = (tmp_path / "store" / "cache").glob("*/reference.jsonl")
+    rows = read_jsonl(stored)
+    assert len(rows) == len({json.dumps(row, sort_keys=True) for row in rows}) > 0
+    plain = write_study(tmp_path, world=None, arms=arms, seeds=[0], controls=["base"])
+    run_study(loaded(plain), InProcess(), file=plain, report=quiet)
+    by_reference = {}
+    for study in (loaded(file), loaded(plain)):
+        keys = [run.key for run in runs_of(study, file="") if run.arm == "slic"]
+        losses = [row["loss"] for row in read_jsonl(places_of(study).run(keys[0]) / "metrics.jsonl")]
+        by_reference[len(by_reference)] = losses
+    assert by_reference[0] == pytest.approx(by_reference[1], rel=1e-4)
+
+
 def test_keys_count_paths_from_the_store(tmp_path: Path) -> None:
     one = content_key({"file": str(tmp_path / "a" / "x.json")}, tmp_path / "a" / "store")
     two = content_key({"file": str(tmp_path / "b" / "x.json")}, tmp_path / "b" / "store")

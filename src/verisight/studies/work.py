@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from verisight import recipe as recipes
 from verisight.data.files import read_json, write_json
-from verisight.studies.arms import Places, Run, pairs_recipe
+from verisight.studies.arms import Places, Run, content_key, pairs_recipe
 from verisight.types import UserError
 
 
@@ -85,16 +85,30 @@ def _run(spec: Spec, places: Places) -> None:
 
 
 def _train(spec: Spec, places: Places, folder: Path) -> None:
-    from verisight.study.run import open_run, train
+    from verisight.study.run import fill_reference, open_run, train
 
     one = recipes.Recipe.model_validate((spec["recipe"] or {}) | {"output": str(folder), "evaluate": []})
+    one = shared_cache(one, places)
     open_run(one)
     if spec["pairs"] is not None and not (folder / "model").exists():
         for path in sorted(places.pairs(spec["pairs"]).glob("*pairs*.*")):
             if path.suffix in (".parquet", ".jsonl"):
                 _link(path, folder / path.name)
     with _timed(folder, "train"):
+        if one.train.reference == "cached" and one.train.cache is not None and not (folder / "model").exists():
+            with FileLock(one.train.cache.with_suffix(".lock")):
+                fill_reference(one, quiet=True)
         train(one, quiet=True)
+
+
+def shared_cache(one: recipes.Recipe, places: Places) -> recipes.Recipe:
+    """The recipe with stored reference log-probs in a folder of all runs that have its model, pairs and seed."""
+    if one.train.reference != "cached" or one.train.cache is not None:
+        return one
+    of = one.model_dump(mode="json", include={"model", "source", "seed"})
+    folder = places.store / "cache" / content_key(of, places.store)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return one.model_copy(update={"train": one.train.model_copy(update={"cache": folder})})
 
 
 def _link(path: Path, target: Path) -> None:

@@ -147,6 +147,16 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     return model
 
 
+def fill_reference(recipe: Recipe, *, quiet: bool = False) -> None:
+    """Compute the reference log-probs that a run with `train.reference: cached` needs and that are not on file yet."""
+    open_run(recipe)
+    rows = prepare(recipe, quiet=quiet)
+    policy = build.open_trained(recipe)
+    build.tune(policy, recipe.model, seed=recipe.seed)
+    build.keep_looks(policy, recipe)
+    _stored_reference(policy, recipe, Chain(list(rows.values())), quiet=quiet)
+
+
 def _from_pairs(recipe: Recipe, policy: Policy, rows: Mapping[str, Sequence[Pair]], *, quiet: bool) -> None:
     source, stored = build.source(recipe, rows), None
     if recipe.train.reference == "cached":
