@@ -69,7 +69,15 @@ def test_a_mistake_ends_the_process_with_code_2_before_anything_heavy(written: P
 
 def test_the_schema_and_the_shipped_recipes() -> None:
     assert json.loads(finished("schema").out)["properties"].keys() >= {"model", "source", "objective", "train"}
-    shipped = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+    assert json.loads(finished("schema", "--of", "study").out)["properties"].keys() >= {
+        "arms",
+        "seeds",
+        "varies",
+        "extends",
+    }
+    assert "claims" in json.loads(finished("schema", "--of", "claims").out)["properties"]
+    recipes = Path(__file__).parents[1] / "recipes"
+    shipped = sorted(path for path in recipes.rglob("*.yaml") if recipes / "studies" not in path.parents)
     assert len(shipped) >= 4
     for path in shipped:
         assert recipe.load(path)

@@ -186,13 +186,16 @@ def plan(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of recipes, for completion in editors."""
+def schema(
+    of: Annotated[Literal["recipe", "study", "claims"], typer.Option(help="Kind of file.")] = "recipe",
+) -> None:
+    """Print the JSON schema of recipes, studies or claims, for completion in editors."""
     import json
 
     from verisight import recipe as recipes
 
-    typer.echo(json.dumps(recipes.json_schema(), indent=2))
+    root = {"recipe": recipes.Recipe, "study": recipes.Study, "claims": recipes.Claims}[of]
+    typer.echo(json.dumps(recipes.json_schema(root), indent=2))
 
 
 @pocket_app.command("data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from verisight.recipe.base import join, leaves, walk
+from verisight.recipe.base import Node, join, leaves, walk
 from verisight.recipe.tree import Recipe
 
 PAPER = "Amirloo et al. 2024 (arXiv 2407.02477)"
@@ -20,9 +20,9 @@ class Row(NamedTuple):
     source: str
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a recipe file for editors. With `extends`, no top-level key is required."""
-    schema = Recipe.model_json_schema()
+def json_schema(root: type[Node] = Recipe) -> dict[str, Any]:
+    """JSON schema of a recipe's file, a study's or claims', for editors. With `extends` no top-level key is required."""
+    schema = root.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "recipe file whose keys this one overlays, relative to this file",
