@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def json_schema(root: type[Node] = Recipe) -> dict[str, Any]:
-    """JSON schema of a recipe's file, a study's or claims', for editors. With `extends` no top-level key is required."""
+    """JSON schema of a recipe, a study or claims, for editors. With `extends` no top-level key is required."""
     schema = root.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
