@@ -113,6 +113,7 @@ def test_results_come_from_facts_alone(made: tuple[Path, list[str]], tmp_path: P
     findings, _ = collect(study.model_copy(update={"store": places_of(loaded(file)).store}), file=file)
     whole, half = findings.rows[2:]
     assert all(cell.to_base is not None and cell.to_base.p_holm is not None for cell in whole.cells[:2])
+    assert all(cell.to_base is not None and cell.to_base.p_holm is None for cell in half.cells)
     assert all(cell.to_base is not None and cell.to_base.verdict == "can't tell" for cell in half.cells)
     assert (whole.seeds, half.seeds) == ((0, 1), (0,))
 
