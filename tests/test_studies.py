@@ -216,6 +216,8 @@ def test_forgotten_arms_are_missing_again(world: Path, tmp_path: Path, made: tup
     file = write_study(tmp_path, world=world)
     assert forget(loaded(file), ["ipo"], file=file) == ["ipo-0", "ipo-1"]
     assert [run.arm for run in missing_of(loaded(file), file=file, specs=False).missing] == ["ipo", "ipo"]
+    with pytest.raises(UserError, match="found no arm nope; accepted: base, bdhs, ipo, sft_chosen"):
+        forget(loaded(file), ["ipo", "nope"], file=file)
 
 
 def test_reference_log_probs_are_computed_once_for_arms_with_the_same_pairs(world: Path, tmp_path: Path) -> None:

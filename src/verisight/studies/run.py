@@ -106,10 +106,18 @@ def _task(name: str, run: Run, places: Places, study: Study, *, needs: Sequence[
 
 
 def forget(study: Study, arms: Sequence[str], *, file: Path) -> list[str]:
-    """Delete the facts of these arms' runs, so that they are made again; returns what was deleted."""
-    places = places_of(study)
+    """Delete the facts of these arms' runs, so that they are made again; returns what was deleted.
+
+    Raises:
+        UserError: the study has no such arm.
+    """
+    places, runs = places_of(study), runs_of(study, file=str(file))
+    known = {run.arm for run in runs if run.fact is not None}
+    if not known.issuperset(arms):
+        unknown = ", ".join(sorted({*arms} - known))
+        raise UserError(f"{file}: found no arm {unknown}; accepted: {', '.join(sorted(known))}")
     gone = []
-    for run in runs_of(study, file=str(file)):
+    for run in runs:
         if run.arm in arms and run.fact is not None and places.fact(run.fact).exists():
             for folder in (places.fact(run.fact), places.store / "measured" / run.fact, places.run(run.key)):
                 shutil.rmtree(folder, ignore_errors=True)
