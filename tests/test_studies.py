@@ -239,6 +239,23 @@ def test_reference_log_probs_are_computed_once_for_arms_with_the_same_pairs(worl
     assert by_reference[0] == pytest.approx(by_reference[1], rel=1e-4)
 
 
+def test_an_arm_needs_its_part_wherever_the_store_is(world: Path, tmp_path: Path) -> None:
+    part = {"change": {"objective.kind": "reward", "evaluate": [], "source.when": "offline"}}
+    arms = {"a": {"change": {"source": {"kind": "online", "data": {"kind": "llava_instruct", "file": "x.json"},
+                                        "annotator": {"kind": "reward", "path": "$rm"}}}}}  # fmt: skip
+    file = write_study(
+        tmp_path, world=world, arms=arms, parts={"rm": part}, seeds=[0], store="stor\u00e9", controls=["base"]
+    )
+    runs = {run.arm: run for run in runs_of(loaded(file), file="")}
+    assert runs["a"].needs == (runs["rm"].key,)
+
+
+def test_a_misspelt_metric_is_told(made: tuple[Path, list[str]]) -> None:
+    study = loaded(made[0]).model_copy(update={"columns": ("chair/typo",)})
+    with pytest.raises(UserError, match="chair/typo: found no such metric; accepted: chair_i"):
+        collect(study, file=made[0])
+
+
 def test_keys_count_paths_from_the_store(tmp_path: Path) -> None:
     one = content_key({"file": str(tmp_path / "a" / "x.json")}, tmp_path / "a" / "store")
     two = content_key({"file": str(tmp_path / "b" / "x.json")}, tmp_path / "b" / "store")
@@ -275,6 +292,12 @@ def test_keys_are_of_what_is_run(made: tuple[Path, list[str]], tmp_path: Path) -
         ({"sweeps": [{"title": "x", "x_label": "x", "metric": "chair/recall", "series": {"s": {"z": 1}}}]}, "arm z"),
         ({"arms": {"A b": {}}}, "arms"),
         ({"unknown": 1}, "unknown"),
+        ({"arms": {"a": {"change": {"seed": 7}}}}, r"arms.a.change.seed: found in a study"),
+        ({"change": {"output": "x"}}, r"change.output: found in a study"),
+        (
+            {"arms": {"a": {}, "b": {"change": {"evaluate.0.max_new_tokens": 8}}}},
+            r"measured differently \(base, sft_chosen, a \| b",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_study_is_said_before_anything_runs(

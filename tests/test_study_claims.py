@@ -101,7 +101,7 @@ def test_claims_are_tested_on_what_studies_have_shown(tmp_path: Path) -> None:
         "claims": {
             "X1": {"text": "The same.", "parts": [part | {"expect": "same", "margin": 1.5}]},
             "X2": {"text": "Above.", "parts": [part | {"than": -1.0, "expect": "higher"}], "note": "Mind this."},
-            "X3": {"text": "Unknown.", "parts": [part | {"metric": "chair/nothing", "expect": "higher"}]},
+            "X3": {"text": "Unknown.", "parts": [part | {"metric": "mmhal/score", "expect": "higher"}]},
         },
     }
     claims = tmp_path / "claims.yaml"

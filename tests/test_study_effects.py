@@ -9,7 +9,6 @@ from scipy.stats import t as student
 from verisight.evaluate.paired import ScoredRun
 from verisight.evaluate.stats import ratio_measure, seed_and_cluster_difference
 from verisight.studies.effects import NUM_RESAMPLES, Resampler, Spread, effects, spread, verdict
-from verisight.types import UserError
 
 
 def run_of(right: np.ndarray, clusters: list[str] | None = None) -> ScoredRun:
@@ -20,7 +19,7 @@ def run_of(right: np.ndarray, clusters: list[str] | None = None) -> ScoredRun:
 
 
 def picked(resampler: Resampler, runs: list[ScoredRun]) -> list[tuple[float, np.ndarray]]:
-    found = [resampler("bench", run, whose="x") for run in runs]
+    found = [resampler("bench", run) for run in runs]
     return [(one.values["share"], one.resampled["share"]) for one in found]
 
 
@@ -99,11 +98,12 @@ def test_clusters_are_resampled_whole() -> None:
     assert (whole.high or 0) - (whole.low or 0) > 2.5 * ((apart.high or 0) - (apart.low or 0))
 
 
-def test_runs_of_other_items_are_refused() -> None:
+def test_the_same_items_get_the_same_resamples() -> None:
     resampler = Resampler()
-    resampler("bench", run_of(np.ones(5)), whose="a-0")
-    with pytest.raises(UserError, match="b-1: bench has other items"):
-        resampler("bench", run_of(np.ones(6)), whose="b-1")
+    one, two = (resampler("bench", run_of(np.arange(5) < 3)) for _ in range(2))
+    other = resampler("bench", run_of(np.arange(6) < 3))
+    assert (one.resampled["share"] == two.resampled["share"]).all()
+    assert one.items == two.items != other.items
 
 
 def test_an_undefined_metric_has_no_interval() -> None:

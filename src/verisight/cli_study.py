@@ -104,7 +104,7 @@ def _launcher(
 
 @study_app.command("show")
 def show(study: StudyFile, overrides: Overrides = None) -> None:
-    """Write results.json and table.md of a study and print the table, from what its runs have shown."""
+    """Print a study's table, from what its runs have shown; write results.json and table.md if nothing is changed."""
     from verisight import recipe as recipes
     from verisight.data.files import write_atomic
     from verisight.studies.arms import places_of
@@ -115,8 +115,9 @@ def show(study: StudyFile, overrides: Overrides = None) -> None:
     loaded = recipes.load_study(study, overrides or ())
     findings, results = collect(loaded, file=study, with_claims=False)
     folder = places_of(loaded).output / loaded.name
-    write_results(results, findings.rows, findings.columns, folder / "results.json")
-    write_atomic(folder / "table.md", markdown(findings))
+    if not overrides:  # a changed study is no reason to replace the results of the whole one
+        write_results(results, findings.rows, findings.columns, folder / "results.json")
+        write_atomic(folder / "table.md", markdown(findings))
     typer.echo(markdown(findings))
     if results.missing:
         typer.echo(f"{len(results.missing)} runs are missing: {', '.join(results.missing)}")

@@ -153,11 +153,21 @@ class Study(Node):
         return self.refuse(list(_contradictions(self)))
 
 
+def _changes(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "change", study.change
+    for where, several in (("arms", study.arms), ("parts", study.parts), ("pairs", study.pairs)):
+        yield from ((f"{where}.{name}.change", arm.change) for name, arm in several.items())
+
+
 def _contradictions(study: Study) -> Iterator[str]:
     if len(set(study.seeds)) < len(study.seeds):
         yield f"seeds: found {list(study.seeds)}; accepted: each once"
     for name in {*study.arms, *study.parts} & {BASE, CONTROL}:
         yield f"arms.{name}: found the name of a control; accepted: another one"
+    for where, changes in _changes(study):
+        for key in ("seed", "output"):
+            if key in changes:
+                yield f"{where}.{key}: found in a study, which sets it; accepted: `seeds`, `store`"
     for where, several in (("arms", study.arms), ("parts", study.parts), ("pairs", study.pairs)):
         for name, arm in several.items():
             if arm.recipe is None and study.base is None and arm.annotator is None:

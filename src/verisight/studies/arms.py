@@ -104,7 +104,20 @@ def runs_of(study: Study, *, file: str) -> list[Run]:
             run = _arm(study, name, arm, seed, places, file, parts=parts, asked=asked)
             if not run.untrained or seed == study.seeds[0]:
                 found.append(run)
+    _check_measured(found, places, file)
     return found
+
+
+def _check_measured(runs: list[Run], places: Places, file: str) -> None:
+    """Raises UserError where arms are measured in different ways: no study may declare that."""
+    ways: dict[str, list[str]] = {}
+    for run in runs:
+        if run.recipe is not None and run.recipe.evaluate and run.fact is not None:
+            way = content_key([node.model_dump(mode="json") for node in run.recipe.evaluate], places.store)
+            ways.setdefault(way, []).append(run.arm)
+    if len(ways) > 1:
+        told = " | ".join(", ".join(dict.fromkeys(arms)) for arms in ways.values())
+        raise UserError(f"{file}: evaluate: found arms that are measured differently ({told}); accepted: all alike")
 
 
 def content_key(content: Any, store: Path) -> str:
@@ -135,14 +148,16 @@ def _arm(
 ) -> Run:  # fmt: skip
     if arm.annotator is not None:
         node = arm.annotator.model_dump(mode="json")
-        key = content_key({"annotator": node, "asked": asked, "num": study.num_pairs}, places.store)
+        key = content_key({"annotator": node, "asked": asked, "num": study.num_pairs, "seed": seed}, places.store)
         return Run(name, seed, None, key, key, annotator=node, asked=asked)
     models = {part: run.key for (part, at), run in parts.items() if at == seed}
     folders = {part: str(places.model(key)) for part, key in models.items()}
     one = composed(study, f"arms.{name}", arm, seed, file, models=folders)
     if name == CONTROL:
         one = control_of(one, file)
-    used = tuple(models[part] for part in models if folders[part] in json.dumps(one.model_dump(mode="json")))
+    used = tuple(
+        models[part] for part in models if folders[part] in json.dumps(one.model_dump(mode="json"), ensure_ascii=False)
+    )
     if isinstance(one.objective, Reward):
         if not asked:
             raise UserError(f"{file}: arms.{name}: found objective reward, with no `pairs` to ask it about")

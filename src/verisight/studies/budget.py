@@ -100,8 +100,8 @@ def _budget(run: Run, places: Places, known: dict[str, Any]) -> Budget:
     one = run.recipe
     assert one is not None, "trained arms have a recipe"
     model = one.model
-    tuned = model.tune.kind + (f" r={model.tune.r}" if isinstance(model.tune, recipe.Lora) else "")
-    base = f"{model.path}, {model.dtype}, {tuned}"
+    tuned = ", ".join(f"{key} {value}" for key, value in model.tune.model_dump().items())
+    base = f"{model.path}, {model.dtype}, {tuned}, projector {'trained' if model.train_projector else 'frozen'}"
     supervised = isinstance(one.objective, recipe.Sft)
     try:
         pairs, prompts = _examples(one, places, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from verisight.studies.findings import Findings
 from verisight.studies.results import Results, columns_of, read_results, rows_of
 from verisight.types import UserError
 
+_PICTURE = re.compile(r"[0-9a-f]{16}")
 _NAMES = {
     "loss": "loss", "margin_mean": "margin of log-ratios", "accuracy": "pairs put right", "reward": "reward",
     "chosen_logratio_sum": "log-ratio of chosen answers", "rejected_logratio_sum": "log-ratio of rejected answers",
@@ -154,7 +156,7 @@ def _samples(
         )
         for uid, told in answers.items()
     )
-    keys = {one.picture for one in (*drawn, *pairs)} - {""}
+    keys = {one.picture for one in (*drawn, *pairs) if _PICTURE.fullmatch(one.picture)}
     folder = results.places.facts / "pictures"
     pictures = {key: (folder / key).read_bytes() for key in sorted(keys) if (folder / key).exists()}
     return drawn, tuple(pairs), pictures

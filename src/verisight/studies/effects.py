@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,7 +15,6 @@ from scipy.stats import t as student
 from verisight.evaluate.paired import SIGNIFICANCE, ScoredRun
 from verisight.evaluate.stats import LEVEL, Direction, Measure, holm
 from verisight.studies.findings import Effect, Verdict
-from verisight.types import UserError
 
 NUM_RESAMPLES = 4000
 Numbers = NDArray[np.float64]
@@ -36,6 +37,7 @@ class Resampled:
     values: Mapping[str, float]
     resampled: Mapping[str, Numbers]
     measures: Mapping[str, Measure]
+    items: str = ""  # hash of what was answered
 
 
 @dataclass(slots=True)
@@ -44,19 +46,14 @@ class Resampler:
 
     seed: int = 0
     known: dict[str, Mapping[str, Resampled]] = field(default_factory=dict)
-    _weights: dict[str, tuple[list[str], NDArray[np.intp], Numbers]] = field(default_factory=dict)
+    _weights: dict[str, tuple[NDArray[np.intp], Numbers]] = field(default_factory=dict)
 
-    def __call__(self, name: str, run: ScoredRun, *, whose: str) -> Resampled:
-        """Resample a run.
-
-        Raises:
-            UserError: it answered other items than the first run of this benchmark.
-        """
-        if name not in self._weights:
-            self._weights[name] = (run.uids, *_draw(run.clusters, self.seed))
-        uids, index, weights_RC = self._weights[name]
-        if uids != run.uids:
-            raise UserError(f"{whose}: {name} has other items than the study's other runs; run the study again")
+    def __call__(self, name: str, run: ScoredRun) -> Resampled:
+        """Resample a run; runs that answered the same items get the same resamples."""
+        items = hashlib.sha256(json.dumps([name, run.uids, run.clusters]).encode()).hexdigest()
+        if items not in self._weights:
+            self._weights[items] = _draw(run.clusters, self.seed)
+        index, weights_RC = self._weights[items]
         names = list(run.measures)
         table = np.hstack([run.measures[one].counts for one in names])
         sums_CK = np.zeros((weights_RC.shape[1], table.shape[1]))
@@ -68,7 +65,7 @@ class Resampler:
             part = slice(at, at := at + measure.counts.shape[1])
             values[one] = float(measure.statistic(total_K[None, part])[0])
             many[one] = measure.statistic(resampled_RK[:, part])
-        return Resampled(values, many, run.measures)
+        return Resampled(values, many, run.measures, items)
 
 
 def _draw(clusters: Sequence[str], seed: int) -> tuple[NDArray[np.intp], Numbers]:

@@ -79,7 +79,12 @@ class Results:
         return spread(self.pick(arm, key, seeds), self.pick(than, key, seeds)) if seeds else None
 
     def column(self, key: str) -> Column:
-        """What is known of a metric."""
+        """What is known of a metric. Raises UserError where its benchmark was run and has no such metric."""
+        benchmark, _, name = key.partition("/")
+        metrics = [one.benchmarks[benchmark].values for runs in self.arms.values() for one in runs.values()
+                   if benchmark in one.benchmarks]  # fmt: skip
+        if metrics and not any(name in values for values in metrics):
+            raise UserError(f"{self.study.name}: {key}: found no such metric; accepted: {', '.join(metrics[0])}")
         return column_of(key, self._measure(key))
 
     def _measure(self, key: str) -> Measure | None:
@@ -99,7 +104,7 @@ def read_results(study: Study, *, file: Path, resampler: Resampler | None = None
     """
     places, resampler = places_of(study), resampler or Resampler()
     arms: dict[str, dict[int, Shown]] = {}
-    missing = []
+    missing, items = [], dict[str, str]()
     for run in runs_of(study, file=str(file)):
         if run.fact is None:
             continue
@@ -110,9 +115,11 @@ def read_results(study: Study, *, file: Path, resampler: Resampler | None = None
         about = read_run(folder)
         if run.fact not in resampler.known:
             resampler.known[run.fact] = {
-                name: resampler(name, read_counts(folder, name, kind), whose=f"{run.arm}-{run.seed}")
-                for name, kind in about["benchmarks"].items()
+                name: resampler(name, read_counts(folder, name, kind)) for name, kind in about["benchmarks"].items()
             }
+        for name, one in resampler.known[run.fact].items():
+            if items.setdefault(name, one.items) != one.items:
+                raise UserError(f"{folder}: {run.arm}-{run.seed} has other items of {name} than the study's other runs")
         seeds = study.seeds if run.untrained else (run.seed,)
         for seed in seeds:
             arms.setdefault(run.arm, {})[seed] = Shown(run, folder, about, resampler.known[run.fact])
@@ -206,13 +213,15 @@ def _best(results: Results, arms: Sequence[str], column: Column) -> dict[str, Be
     if column.better == "neutral":
         return {}
     values = {arm: float(np.mean([value for value, _ in results.pick(arm, column.key, seeds)]))
-              for arm in arms if (seeds := results.has(arm, column.key))}  # fmt: skip
+              for arm in arms if len(seeds := results.has(arm, column.key)) == len(results.study.seeds)}  # fmt: skip
     order = sorted((arm for arm in values if not np.isnan(values[arm])), key=values.__getitem__,
                    reverse=column.better == "higher")  # fmt: skip
     marks: dict[str, Best] = {}
     for name, (one, two) in zip(("best", "second"), pairwise(order), strict=False):
         found = results.difference(one, two, column.key)
-        if found is None or found.low is None or found.high is None or found.low <= 0 <= found.high:
+        if found is None or found.low is None or found.high is None:
+            break
+        if not (found.low > 0 if column.better == "higher" else found.high < 0):
             break
         marks[one] = "best" if name == "best" else "second"
     return marks

@@ -87,15 +87,17 @@ def _run(spec: Spec, places: Places) -> None:
 def _train(spec: Spec, places: Places, folder: Path) -> None:
     from verisight.study.run import fill_reference, open_run, train
 
+    if (folder / "model").exists():
+        return
     one = recipes.Recipe.model_validate((spec["recipe"] or {}) | {"output": str(folder), "evaluate": []})
     one = shared_cache(one, places)
     open_run(one)
-    if spec["pairs"] is not None and not (folder / "model").exists():
+    if spec["pairs"] is not None:
         for path in sorted(places.pairs(spec["pairs"]).glob("*pairs*.*")):
             if path.suffix in (".parquet", ".jsonl"):
                 _link(path, folder / path.name)
     with _timed(folder, "train"):
-        if one.train.reference == "cached" and one.train.cache is not None and not (folder / "model").exists():
+        if one.train.reference == "cached" and one.train.cache is not None:
             with FileLock(one.train.cache.with_suffix(".lock")):
                 fill_reference(one, quiet=True)
         train(one, quiet=True)
