@@ -175,14 +175,16 @@ def _asked(spec: Spec, measured: Path) -> Iterator[tuple[str, Any]]:
     from pydantic import TypeAdapter
 
     from verisight.build.data import read
+    from verisight.data.outcome import enforce_bad_fraction
     from verisight.study.judging import sample_pairs
 
     for name, tree in spec["asked"].items():
         node: recipes.Data = TypeAdapter(recipes.Data).validate_python(tree)
         found = read(node, folder=measured / "rows")
-        if found.bad:
-            first = found.bad[0]
-            raise UserError(f"pairs.{name}: found {len(found.bad)} rows that cannot be used, the first: {first}")
+        try:
+            enforce_bad_fraction(found.bad, num_rows=found.num_rows, max_bad_fraction=0.0, log=None)
+        except UserError as error:
+            raise UserError(f"pairs.{name}: {error}") from error
         yield name, sample_pairs(found.pairs, num=spec["num_pairs"], seed=0)[0]
     shutil.rmtree(measured / "rows", ignore_errors=True)
 
