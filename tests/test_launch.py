@@ -15,6 +15,7 @@ from verisight.studies import launch, launch_ray, launch_slurm
 from verisight.studies.launch import Failed, Handle, Processes, Task, command, run_tasks
 from verisight.studies.launch_ray import Ray
 from verisight.studies.launch_slurm import Slurm
+from verisight.types import UserError
 
 SCRIPT = """
 import os, pathlib, sys, time
@@ -187,6 +188,37 @@ def test_the_script_for_slurm_says_what_was_asked(folder: Path, monkeypatch: pyt
     assert not handle.done()
     handle.cancel()
     assert (folder / "cancelled").read_text().strip() == "77"
+
+
+def test_what_slurm_refuses_is_told_and_what_has_ended_can_be_cancelled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = folder / "tools"
+    tools.mkdir()
+    told = "sbatch: error: Batch job submission failed: Invalid account"
+    for name, text in {
+        "sbatch": f'#!/bin/sh\n[ -e {folder}/open ] && echo Submitted batch job 7 && exit\necho "{told}" >&2; exit 1\n',
+        "srun": "#!/bin/sh\nexit 0\n",
+        "sacct": "#!/bin/sh\necho 'JobID|State|NodeList'\n",
+        "scancel": "#!/bin/sh\nexit 1\n",
+    }.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=f"slurm: sbatch refused a: {told}; accepted: "):
+        Slurm(folder / "slurm").submit(task(folder, "a"))
+    (folder / "open").touch()
+    Slurm(folder / "slurm").submit(task(folder, "a")).cancel()
+
+
+def test_a_command_that_is_asked_to_end_starts_again(tmp_path: Path) -> None:
+    once = f'if [ -e {tmp_path}/once ]; then echo again; exit "$1"; fi; touch {tmp_path}/once; kill -TERM $$'
+    launch_slurm.Command(("sh", "-c", once, "sh", "0"), str(tmp_path / "log"), 1)()
+    assert (tmp_path / "log").read_text() == "again\n"
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        launch_slurm.Command(("sh", "-c", once, "sh", "3"), str(tmp_path / "log"), 1)()
+    with pytest.raises(RuntimeError, match="exit code -15"):
+        launch_slurm.Command(("sh", "-c", "kill -TERM $$"), str(tmp_path / "log"), 1)()
 
 
 def test_a_job_that_is_cut_off_is_queued_as_it_was(tmp_path: Path) -> None:

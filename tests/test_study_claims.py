@@ -13,7 +13,7 @@ from verisight import recipe
 from verisight.cli import app
 from verisight.data.files import read_json
 from verisight.studies.arms import runs_of
-from verisight.studies.claims import outcome, outcome_of
+from verisight.studies.claims import outcome, outcome_of, read_all
 from verisight.studies.run import run_study
 from verisight.types import UserError
 
@@ -116,11 +116,26 @@ def test_claims_are_tested_on_what_studies_have_shown(tmp_path: Path) -> None:
     told = read_json(tmp_path / "out" / "claims.json")
     assert [one["outcome"] for one in told] == ["can't tell", "can't tell", "not measured"]
     assert told[0]["parts"][0]["text"] == "BDHS | IPO (1 of 2 seeds)"
-    tree["claims"]["X1"]["parts"][0]["arm"] = "gone"
-    claims.write_text(yaml.safe_dump(tree))
-    failed = CliRunner().invoke(app, ["study", "claims", str(claims)])
-    assert isinstance(failed.exception, UserError)
-    assert "claims.X1.parts.0.arm: found 'gone'" in str(failed.exception)
+    first = tree["claims"]["X1"]["parts"][0]
+    neutral = {"metric": "chair/length_words", "expect": "no_worse"}
+    for changes, told in (
+        ({"arm": "gone"}, "claims.X1.parts.0.arm: found 'gone'"),
+        (neutral, "claims.X1.parts.0.expect: found no_worse of chair/length_words; accepted: same, higher or lower"),
+    ):
+        tree["claims"]["X1"]["parts"][0] = first | changes
+        claims.write_text(yaml.safe_dump(tree))
+        failed = CliRunner().invoke(app, ["study", "claims", str(claims)])
+        assert isinstance(failed.exception, UserError)
+        assert told in str(failed.exception)
+
+
+def test_studies_of_claims_go_by_their_own_names(tmp_path: Path) -> None:
+    file = write_study(tmp_path, seeds=[0])
+    part = {"text": "x", "study": "other", "arm": "bdhs", "than": "ipo", "metric": "chair/recall", "expect": "lower"}
+    tree = {"title": "t", "studies": {"other": file.name}, "claims": {"X": {"text": "x", "parts": [part]}}}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"studies.other: found the study small in .*study.yaml; accepted: other"):
+        read_all(recipe.load_claims(tmp_path / "claims.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def run(
 ) -> None:  # fmt: skip
     """Run what is missing. A study that was cut off goes on; what another study has run is not run again."""
     from verisight import recipe as recipes
-    from verisight.studies.plan import plan_study
+    from verisight.studies.plan import check_read, plan_study
     from verisight.studies.rehearse import rehearsal
     from verisight.studies.run import run_study, write_world
 
@@ -73,7 +73,7 @@ def run(
 
     write_world(loaded, launcher, report=report)
     if not rehearse:
-        plan_study(loaded, file=study)
+        check_read(plan_study(loaded, file=study), file=study)
     run_study(loaded, launcher, file=study, report=report)
     if not rehearse:
         show(study, overrides)

@@ -77,6 +77,7 @@ from verisight.recipe.resolve import (
     load_benchmarks,
     load_claims,
     load_study,
+    named_files,
     recipe_hash,
 )
 from verisight.recipe.rollouts import (
@@ -207,6 +208,7 @@ __all__ = [
     "load_benchmarks",
     "load_claims",
     "load_study",
+    "named_files",
     "recipe_hash",
     "replaces_rejected",
     "walk",

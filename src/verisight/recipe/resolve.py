@@ -76,7 +76,7 @@ def compose(path: Path, changes: Mapping[str, Any], *, source: str, output: Path
     written: set[tuple[str, ...]] = set()
     for key, value in ({"output": str(output), "seed": seed} | dict(changes)).items():
         keys = tuple(key.split("."))
-        tree = assign(tree, keys, value)
+        tree = assign(tree, keys, value, source=source)
         written |= {keys[:length] for length in range(1, len(keys) + 1)}
     try:
         return Recipe.model_validate(tree)
@@ -105,7 +105,8 @@ def load_benchmarks(path: Path) -> tuple[Benchmark, ...]:
 
 def check_files(recipe: Node) -> None:
     """Raise one UserError with a line for every file, folder and model that the recipe names in vain."""
-    lines = [f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}" for key, value, what in _missing(recipe)]
+    lines = [f"{key}: found nothing at {value}; accepted: {_ACCEPTED[what]}" for key, value, what in named_files(recipe)
+             if not _exists(value, what)]  # fmt: skip
     if lines:
         raise UserError("\n".join(lines))
 
@@ -121,18 +122,16 @@ def recipe_hash(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _missing(recipe: Node) -> Iterator[tuple[str, str, str]]:
+def named_files(recipe: Node) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, value and what it has to be (`_ACCEPTED`) of every file, folder and model that a recipe names."""
     for key, node in walk(recipe):
         for name, field in leaves(node):
             value = getattr(node, name)
             if isinstance(value, tuple):  # of files
-                yield from (
-                    (join(key, f"{name}.{at}"), str(one), "file")
-                    for at, one in enumerate(value)
-                    if isinstance(one, Path) and not one.is_file()
-                )
+                yield from ((join(key, f"{name}.{at}"), str(one), "file")
+                            for at, one in enumerate(value) if isinstance(one, Path))  # fmt: skip
             for mark in field.metadata:
-                if isinstance(mark, MustBe) and value is not None and not _exists(value, mark.what):
+                if isinstance(mark, MustBe) and value is not None:
                     yield join(key, name), str(value), mark.what
 
 

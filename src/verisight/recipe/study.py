@@ -123,7 +123,9 @@ class Study(Node):
     title: Annotated[str, about("its heading")]
     meaning: Annotated[str, about("what it asks")] = ""
     base: Annotated[OptionalFile, about("the recipe that arms change")] = None
-    output: Annotated[OptionalFolder, about("folder of results and reports; empty: runs/studies/NAME")] = None
+    output: Annotated[
+        OptionalFolder, about("folder of results and reports, each study's in one of its name; empty: runs/studies")
+    ] = None
     store: Annotated[OptionalFolder, about("folder of runs, shared by studies; empty: runs/store")] = None
     facts: Annotated[OptionalFolder, about("folder of what runs have shown; empty: `store`/facts")] = None
     world: Annotated[World | None, about("pocket world: files that are made if they are missing")] = None

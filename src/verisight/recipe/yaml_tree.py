@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -17,6 +18,7 @@ from verisight.types import UserError
 Keys = tuple[str, ...]
 
 COMMAND_LINE = "command line"
+_MOST = 100_000  # values of a file
 
 
 class Located(str):
@@ -80,7 +82,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> tuple[dic
         if not equals or not all(keys):
             raise UserError(f"{COMMAND_LINE}: found {text!r}; accepted: key.path=value, for example train.lr=1e-6")
         try:
-            value = _located(yaml.load(raw, _Loader), Path.cwd())
+            value = _located(load_yaml(raw), Path.cwd())
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(
                 f"{COMMAND_LINE}: {name}: found {raw!r}; accepted: a YAML value ({_line(error)})"
@@ -97,24 +99,27 @@ def merge(parent: Any, child: Any) -> Any:
     return parent | {key: merge(parent[key], value) if key in parent else value for key, value in child.items()}
 
 
-def assign(tree: Any, keys: Keys, value: Any, parents: Keys = ()) -> Any:
-    """A copy of the tree with one key path set. A new `kind` drops the siblings, keys of the old variant."""
+def assign(tree: Any, keys: Keys, value: Any, parents: Keys = (), *, source: str = COMMAND_LINE) -> Any:
+    """A copy of the tree with one key path set. A new `kind` drops the siblings, keys of the old variant.
+
+    Raises UserError, in the name of `source`, for keys that lead through a value or past a list.
+    """
     if not keys:
         return value
     head, rest = keys[0], keys[1:]
     if isinstance(tree, list):
         if not head.isdecimal() or int(head) >= len(tree):
             accepted = f"0 to {len(tree) - 1}" if tree else "no entry, the list is empty"
-            raise UserError(f"{COMMAND_LINE}: {'.'.join(parents)}: found entry {head!r}; accepted: {accepted}")
-        changed = assign(tree[int(head)], rest, value, (*parents, head))
+            raise UserError(f"{source}: {'.'.join(parents)}: found entry {head!r}; accepted: {accepted}")
+        changed = assign(tree[int(head)], rest, value, (*parents, head), source=source)
         return [changed if index == int(head) else old for index, old in enumerate(tree)]
     if not isinstance(tree, dict | None):
         problem = f"{'.'.join(parents)} is {tree!r} and has no key {head!r}"
-        raise UserError(f"{COMMAND_LINE}: {'.'.join((*parents, *keys))}: {problem}; accepted: a key of the recipe")
+        raise UserError(f"{source}: {'.'.join((*parents, *keys))}: {problem}; accepted: a key of the recipe")
     tree = tree or {}
     if keys == ("kind",) and _changes_kind(tree, value):
         return {"kind": value}
-    return tree | {head: assign(tree.get(head), rest, value, (*parents, head))}
+    return tree | {head: assign(tree.get(head), rest, value, (*parents, head), source=source)}
 
 
 def problems(error: ValidationError, root: type[BaseModel], layers: Sequence[Layer], fallback: str) -> list[str]:
@@ -145,7 +150,7 @@ def node_types(annotation: Any) -> list[type[BaseModel]]:
 def _parse_file(path: Path, asked_by: Path | None) -> dict[str, Any]:
     whose = f"{asked_by}: extends: {path}" if asked_by else str(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{whose}: {error.strerror}; accepted: a YAML recipe file") from error
     except (yaml.YAMLError, ValueError) as error:
@@ -154,6 +159,26 @@ def _parse_file(path: Path, asked_by: Path | None) -> dict[str, Any]:
         found = "an empty file" if tree is None else f"a {type(tree).__name__}"
         raise UserError(f"{whose}: found {found}; accepted: a YAML mapping of recipe keys")
     return tree
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML text's value, in safe types. Raises yaml.YAMLError or ValueError for text that is not YAML, or no tree."""
+    try:
+        tree = yaml.load(text, _Loader)
+        _count(tree, (), 0)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return tree
+
+
+def _count(value: Any, above: tuple[int, ...], num: int) -> int:
+    """How many values there are, aliases unfolded. Raises ValueError where one holds itself, and of too many."""
+    if id(value) in above:
+        raise ValueError("an alias stands within what it names")
+    if num > _MOST:
+        raise ValueError(f"aliases unfold to more than {_MOST:,} values")
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return reduce(lambda total, part: _count(part, (*above, id(value)), total), parts, num + 1)
 
 
 def _line(error: Exception) -> str:

@@ -49,6 +49,10 @@ class Places:
         """Folder of pairs that runs share."""
         return self.store / "pairs" / key
 
+    def lock(self, key: str) -> Path:
+        """What is held while a run or pairs are made."""
+        return self.store / "locks" / f"{key}.lock"
+
     def fact(self, key: str) -> Path:
         """Folder of what a run has shown."""
         return self.facts / key
@@ -80,9 +84,17 @@ class Run:
 
 
 def places_of(study: Study) -> Places:
-    """Folders of a study; what it does not say counts from the working directory."""
+    """Folders of a study; what it does not say counts from the working directory.
+
+    Raises:
+        UserError: one of them is a file.
+    """
     store = study.store or Path("runs/store").absolute()
-    return Places(store, study.facts or store / "facts", study.output or Path("runs/studies").absolute() / study.name)
+    found = Places(store, study.facts or store / "facts", study.output or Path("runs/studies").absolute())
+    for key, folder in (("store", found.store), ("facts", found.facts), ("output", found.output)):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{study.name}: {key}: found a file at {folder}; accepted: a folder")
+    return found
 
 
 def runs_of(study: Study, *, file: str) -> list[Run]:

@@ -13,23 +13,27 @@ from verisight.studies import findings
 from verisight.studies.effects import Resampler, Spread
 from verisight.studies.findings import Effect, Outcome, Verdict
 from verisight.studies.results import Results, known_arm, read_results
+from verisight.types import UserError
 
 
 def read_all(claims: Claims, *, resampler: Resampler | None = None) -> dict[str, Results]:
     """The results of every study that a claim stands on, on the same resamples."""
     resampler = resampler or Resampler()
     used = {part.study for claim in claims.claims.values() for part in claim.parts}
+    studies = {name: load_study(file) for name, file in claims.studies.items() if name in used}
+    for name, study in studies.items():
+        if study.name != name:
+            raise UserError(f"studies.{name}: found the study {study.name} in {claims.studies[name]}; accepted: {name}")
     return {
-        name: read_results(load_study(file), file=file, resampler=resampler)
-        for name, file in claims.studies.items() if name in used
-    }  # fmt: skip
+        name: read_results(study, file=claims.studies[name], resampler=resampler) for name, study in studies.items()
+    }
 
 
 def weigh(claims: Claims, results: Mapping[str, Results], *, file: Path) -> tuple[findings.Claim, ...]:
     """Every claim's parts and outcome. Intervals are 95 % each, not corrected for the number of claims.
 
     Raises:
-        UserError: a part names an arm that its study doesn't have.
+        UserError: a part names an arm that its study doesn't have, or says no_worse of what is neither good nor bad.
     """
     told = []
     for name, claim in claims.claims.items():
@@ -73,6 +77,9 @@ def _part(part: Contrast, results: Results, where: str) -> findings.Part:
         known_arm(results, part.than, f"{where}.than")
     column, found = results.column(part.metric), results.difference(part.arm, part.than, part.metric)
     told: Outcome = "not measured"
+    if part.expect == "no_worse" and results.has(part.arm, part.metric) and column.better == "neutral":
+        accepted = "same, higher or lower: more of it is neither better nor worse"
+        raise UserError(f"{where}.expect: found no_worse of {part.metric}; accepted: {accepted}")
     if found is not None and found.low is not None and found.high is not None:
         told = outcome(part.expect, part.margin, found.low, found.high, column.better)
     text, num = part.text, len(results.study.seeds)

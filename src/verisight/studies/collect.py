@@ -23,6 +23,7 @@ from verisight.studies.results import Results, columns_of, read_results, rows_of
 from verisight.types import UserError
 
 _PICTURE = re.compile(r"[0-9a-f]{16}")
+_ONE_SEED = ("One seed: intervals and verdicts are over items alone, another seed may say otherwise.",)
 _NAMES = {
     "loss": "loss", "margin_mean": "margin of log-ratios", "accuracy": "pairs put right", "reward": "reward",
     "chosen_logratio_sum": "log-ratio of chosen answers", "rejected_logratio_sum": "log-ratio of rejected answers",
@@ -59,7 +60,7 @@ def collect(
         budget=tuple(_budget(results)), varies=study.varies, claims=claims, curves=tuple(_curves(results, labels)),
         sweeps=tuple(_sweeps(results)), rounds=tuple(_rounds(results, labels)) if study.rounds else (),
         answers=answers, pairs=pairs, pictures=pictures, facts=tuple(_facts(results)), missing=results.missing,
-        scatter=study.scatter,
+        scatter=study.scatter, notes=_ONE_SEED if len(study.seeds) == 1 else (),
     ), results  # fmt: skip
 
 

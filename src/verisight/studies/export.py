@@ -70,7 +70,8 @@ def markdown(findings: Findings) -> str:
         parts.append(f"**Missing runs:** {_md('; '.join(findings.missing))}")
     if findings.rows and findings.columns:
         parts += [_md_summary(findings), (
-            "In brackets 95 % intervals; below them the difference to the base, with its interval and verdict. "
+            "In brackets 95 % intervals, each for itself; below them the difference to the base, with its interval and "
+            "its verdict, which is corrected for all differences of the table (Holm). "
             "Bold: best; underlined: second; only where the difference to the next one is told from 0."
         )]  # fmt: skip
     labels = paper_labels(findings.rows)

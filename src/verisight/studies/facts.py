@@ -24,8 +24,9 @@ from verisight.evaluate.paired import MEASURES, ScoredRun
 from verisight.evaluate.stats import Measure
 from verisight.recipe import Offline, Recipe
 from verisight.studies.arms import Places, portable_tree
+from verisight.studies.inputs import inputs_of
 from verisight.studies.samples import answer_samples, curves, pair_samples
-from verisight.studies.work import Spec, seconds_of
+from verisight.studies.work import Spec, nodes_of, seconds_of
 from verisight.types import Pair, UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def pack(spec: Spec, places: Places, *, run: Path, measured: Path, benchmarks: M
         "recipe": _relative(spec["recipe"], places.store), "annotator": _relative(spec["annotator"], places.store),
         "benchmarks": dict(benchmarks), "summary": read_json(summary) if summary.exists() else {},
         "training": about, "pairs": told, "seconds": seconds_of(folders),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES}, "inputs": inputs_of(nodes_of(spec), places.store),
     }  # fmt: skip
     write_json(partial / "run.json", facts)
     shutil.rmtree(target, ignore_errors=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,8 @@ from verisight.studies.launch import Handle, Task, command, tail
 from verisight.types import UserError
 
 _NAMED = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")  # the line of a traceback that says what happened
+
+_STARTS = 3  # of a command that gets SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,17 @@ class Slurm:
         """Queue a job.
 
         Raises:
-            UserError: submitit is not installed, or there is no Slurm here.
+            UserError: submitit is not installed, there is no Slurm here, or sbatch refuses the job.
         """
         executor = self._opened(task.name)
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        job = executor.submit(Command(tuple(command(task)), str(task.log), self.cpus))
+        try:
+            job = executor.submit(Command(tuple(command(task)), str(task.log), self.cpus))
+        except (RuntimeError, OSError) as error:  # submitit's own derive from it
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(
+                f"slurm: sbatch refused {task.name}: {told[-1]}; accepted: what the cluster allows"
+            ) from error
         return _Job(job, task.log, lazy=self.executor == "debug")
 
     def _opened(self, name: str) -> Any:
@@ -66,7 +76,11 @@ class Slurm:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a job does: a command, its output in a log. Calling it raises where the command fails."""
+    """What a job does: a command, its output in a log. Calling it raises where the command fails.
+
+    SIGTERM is what Slurm sends before it takes a node away. The command is started again then, so that the job says
+    neither done nor failed before it is killed and queued anew; one that was ended by hand goes on where it was.
+    """
 
     words: tuple[str, ...]
     log: str
@@ -74,11 +88,14 @@ class Command:
 
     def __call__(self) -> None:
         """Run the command."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with Path(self.log).open("ab") as handle:
-            environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-            code = subprocess.run(
-                self.words, stdout=handle, stderr=handle, stdin=subprocess.DEVNULL, env=environment, check=False
-            ).returncode
+            for _ in range(_STARTS):
+                code = subprocess.run(
+                    self.words, stdout=handle, stderr=handle, stdin=subprocess.DEVNULL, env=environment, check=False
+                ).returncode
+                if code != -signal.SIGTERM:
+                    break
         if code != 0:
             raise RuntimeError(f"exit code {code}")
 
@@ -109,4 +126,5 @@ class _Job:
         return f"{told} (job {self.job.job_id}, {self.job.state}); {self.log}:\n{tail(self.log)}"
 
     def cancel(self) -> None:
-        self.job.cancel()
+        with suppress(subprocess.CalledProcessError):  # scancel of a job that has just ended
+            self.job.cancel()

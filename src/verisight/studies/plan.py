@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 from verisight.recipe import Study
-from verisight.studies.arms import Run, places_of, runs_of, shared
+from verisight.studies.arms import Places, Run, places_of, runs_of, shared
 from verisight.studies.budget import Budget, budgets_of, check_budgets
 from verisight.studies.facts import read_run
 from verisight.studies.power import Detectable, detectable
 from verisight.study.plan import Listing
+from verisight.types import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,30 @@ def plan_study(study: Study, *, file: Path) -> StudyPlan:
     check_budgets(study, budgets, file=file)
     measured = [run for run in runs if run.fact is not None]
     there = [run for run in measured if (places.fact(run.fact or "") / "run.json").exists()]
-    took = [sum(read_run(places.fact(run.fact or ""))["seconds"].values()) for run in there]
-    left = len(measured) - len(there)
+    left = [run for run in measured if run not in there]
     found = detectable(study, file=file, num_arms=len(budgets)) if there else []
     return StudyPlan(
-        study, budgets, runs, len(there), left, list(shared([run for run in measured if run not in there])),
-        left * mean(took) if took else None, found,
-    )  # fmt: skip
+        study, budgets, runs, len(there), len(left), list(shared(left)), _seconds(there, left, places), found
+    )
+
+
+def _seconds(there: Sequence[Run], left: Sequence[Run], places: Places) -> float | None:
+    """What is left takes, as such runs took; pairs made beforehand count once. None where no run tells."""
+    took = [read_run(places.fact(run.fact or ""))["seconds"] for run in there]
+    if not took:
+        return None
+    each = mean(sum(value for part, value in one.items() if part != "pairs") for one in took)
+    pairs = {run.pairs for run in left if run.pairs is not None}
+    making = [one["pairs"] for one in took if "pairs" in one]
+    return len(left) * each + (len(pairs) * mean(making) if making else 0.0)
+
+
+def check_read(plan: StudyPlan, *, file: Path) -> None:
+    """Raises UserError where an arm's data or model could not be read, so that its budget is not known."""
+    lines = [f"{file}: arms.{one.arm}: its budget could not be compared: {one.unread}" for one in plan.budgets
+             if one.unread]  # fmt: skip
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def listings(plan: StudyPlan) -> Iterator[Listing]:

@@ -19,6 +19,7 @@ from verisight.studies.arms import Places, Run, places_of, runs_of
 from verisight.studies.effects import Numbers, Resampled, Resampler, Spread, effects, spread
 from verisight.studies.facts import read_counts, read_run
 from verisight.studies.findings import ArmRow, Best, Cell, Column, Effect
+from verisight.studies.inputs import check_alike
 from verisight.study.tables import METRICS
 from verisight.types import UserError
 
@@ -100,7 +101,8 @@ def read_results(study: Study, *, file: Path, resampler: Resampler | None = None
     """Read the facts of every run that has them.
 
     Raises:
-        UserError: runs of one benchmark answered different items, or facts that cannot be read.
+        UserError: runs of one benchmark answered different items, runs were made from other contents of a file than
+            others, or facts cannot be read.
     """
     places, resampler = places_of(study), resampler or Resampler()
     arms: dict[str, dict[int, Shown]] = {}
@@ -123,6 +125,8 @@ def read_results(study: Study, *, file: Path, resampler: Resampler | None = None
         seeds = study.seeds if run.untrained else (run.seed,)
         for seed in seeds:
             arms.setdefault(run.arm, {})[seed] = Shown(run, folder, about, resampler.known[run.fact])
+    shown = {f"{one.run.arm}-{one.run.seed}": one.about for runs in arms.values() for one in runs.values()}
+    check_alike(shown.items())
     return Results(study, places, arms, tuple(missing))
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 from filelock import FileLock
 
 from verisight import recipe as recipes
-from verisight.data.files import read_json, write_json
+from verisight.data.files import MARKER, read_json, write_atomic, write_json
+from verisight.recipe.base import Node
 from verisight.studies.arms import Places, Run, content_key, pairs_recipe
 from verisight.types import UserError
 
@@ -47,13 +48,27 @@ def spec_of(run: Run, places: Places, *, num_pairs: int, kind: Literal["pairs", 
     }  # fmt: skip
 
 
+def nodes_of(spec: Spec) -> list[Node]:
+    """What a task's file describes: recipe, annotator, pairs that are asked about."""
+    from pydantic import TypeAdapter
+
+    found: list[Node] = []
+    if spec["recipe"] is not None:
+        one = recipes.Recipe.model_validate(spec["recipe"])
+        found += [one.model, *one.evaluate] if spec.get("untrained") else [one]
+    if spec["annotator"] is not None:
+        found.append(TypeAdapter(recipes.Annotator).validate_python(spec["annotator"]))
+    return [*found, *(TypeAdapter(recipes.Data).validate_python(tree) for tree in spec["asked"].values())]
+
+
 def work(file: Path) -> None:
     """Do what a task's file says, or what is missing of it."""
     spec: Spec = read_json(file)
     places = Places(Path(spec["store"]), Path(spec["facts"]), Path(spec["store"]))
     name = spec["pairs"] if spec["kind"] == "pairs" else spec["key"]
-    (places.store / "locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(places.store / "locks" / f"{name}.lock"):
+    lock = places.lock(name or "")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
         if spec["kind"] == "pairs":
             _make_pairs(spec)
         else:
@@ -91,6 +106,8 @@ def _train(spec: Spec, places: Places, folder: Path) -> None:
         return
     one = recipes.Recipe.model_validate((spec["recipe"] or {}) | {"output": str(folder), "evaluate": []})
     one = shared_cache(one, places)
+    if (folder / MARKER).exists():  # its name says which run it is, wherever the store was when it was begun
+        write_atomic(folder / MARKER, recipes.recipe_hash(one) + "\n")
     open_run(one)
     if spec["pairs"] is not None:
         for path in sorted(places.pairs(spec["pairs"]).glob("*pairs*.*")):

@@ -9,6 +9,7 @@ import yaml
 
 from verisight.data.files import write_atomic
 from verisight.recipe import load_study
+from verisight.recipe.yaml_tree import load_yaml
 from verisight.studies.arms import places_of
 from verisight.studies.collect import collect
 from verisight.studies.effects import Resampler
@@ -61,7 +62,7 @@ def any_run(file: Path) -> bool:
 
 def _is_study(file: Path) -> bool:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = load_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as YAML ({error})") from error
     return isinstance(tree, dict) and "name" in tree and "arms" in tree
