@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from verisight.data.files import write_atomic
-from verisight.recipe import Arm, Study, World
+from verisight.recipe import Arm, Likelihood, Study, World
 from verisight.studies.arms import composed, places_of
 from verisight.types import UserError
 
@@ -26,6 +26,7 @@ _SETS = {  # kind of the real data -> file and pictures of its re-enactment
     "llava_instruct": ("llava_instruct/preference/llava_instruct.json", "llava_instruct/preference/images"),
 }
 _PAIRS = 8
+_SHORT, _WHOLE = 16, 96  # tokens of an answer; one that is judged has to come to its end
 _DROPPED = ("filter", "prompts")  # steps that look for names and prompts of the real sets
 
 
@@ -42,7 +43,7 @@ def rehearsal(study: Study, *, file: Path) -> Study:
 
     def rewritten(where: str, name: str, arm: Arm) -> Arm:
         if arm.annotator is not None:
-            return arm.model_copy(update={"annotator": {"kind": "likelihood", "path": "pocket", "dtype": "float32"}})
+            return arm.model_copy(update={"annotator": Likelihood(path="pocket", dtype="float32")})
         models = {part: f"${part}" for part in study.parts}
         one = composed(study, f"{where}.{name}", arm, study.seeds[0], str(file), models=models)
         tree = one.model_dump(mode="json", exclude={"output"})
@@ -117,7 +118,8 @@ def _stood_in(value: Any, sets: Path, where: str) -> Any:
     if kind in ("likelihood", "reward") and "path" in found and not str(found["path"]).startswith("$"):
         found |= {"path": "pocket", "dtype": "float32"}
     if "max_new_tokens" in found and isinstance(found["max_new_tokens"], int):
-        found["max_new_tokens"] = min(found["max_new_tokens"], 16)
+        most = _WHOLE if "annotator" in found else _SHORT
+        found["max_new_tokens"] = min(found["max_new_tokens"], most)
     return found
 
 
