@@ -89,7 +89,7 @@ def markdown(findings: Findings) -> str:
 
 
 def latex(findings: Findings) -> str:
-    """The summary as a LaTeX table (needs the package booktabs): best bold, second underlined, small intervals.
+    """The summary as a LaTeX table (needs the packages booktabs and graphicx), as wide as the text: best bold, second underlined, small intervals.
 
     A second line under an arm holds its differences to the base. The paper's figures are a table of their own.
     """
@@ -106,7 +106,7 @@ def latex(findings: Findings) -> str:
         rf"{_tex(findings.title)}. Small: 95\,\% intervals. Bold: best, underlined: second, where the difference "
         "to the next one is told from 0. Second lines: difference to the base."
     )
-    text = "% \\usepackage{booktabs}\n" + _tex_table(["", *head], lines, caption)
+    text = "% \\usepackage{booktabs,graphicx}\n" + _tex_table(["", *head], lines, caption)
     labels = paper_labels(findings.rows)
     if labels:
         known = [(_tex(row.label), dict(row.paper)) for row in findings.rows if row.paper]
@@ -217,8 +217,9 @@ def _figure(value: float | None, none: str = "\u2013") -> str:
 def _tex_table(head: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
     head_line, *body = (" & ".join(line).strip() + r" \\" for line in (head, *lines))
     return "\n".join((
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule", head_line, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule", head_line, r"\midrule", *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ))  # fmt: skip
 
 
