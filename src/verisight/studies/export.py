@@ -89,7 +89,7 @@ def markdown(findings: Findings) -> str:
 
 
 def latex(findings: Findings) -> str:
-    """The summary as a LaTeX table (needs the packages booktabs and graphicx), as wide as the text: best bold, second underlined, small intervals.
+    """The summary as a LaTeX table as wide as the text (needs booktabs, graphicx): best bold, second underlined.
 
     A second line under an arm holds its differences to the base. The paper's figures are a table of their own.
     """
@@ -217,8 +217,7 @@ def _figure(value: float | None, none: str = "\u2013") -> str:
 def _tex_table(head: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
     head_line, *body = (" & ".join(line).strip() + r" \\" for line in (head, *lines))
     return "\n".join((
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\resizebox{{\textwidth}}{{!}}{{\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule", head_line, r"\midrule", *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ))  # fmt: skip
 
