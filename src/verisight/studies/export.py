@@ -217,7 +217,8 @@ def _figure(value: float | None, none: str = "\u2013") -> str:
 def _tex_table(head: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
     head_line, *body = (" & ".join(line).strip() + r" \\" for line in (head, *lines))
     return "\n".join((
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\resizebox{{\textwidth}}{{!}}{{\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
+        r"\resizebox{\textwidth}{!}{" + rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule", head_line, r"\midrule", *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ))  # fmt: skip
 
