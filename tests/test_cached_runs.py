@@ -147,8 +147,8 @@ def test_compact_positions_and_three_axes_are_refused_before_a_model_loads(made,
         ran(made, "qwen run", *words)
 
 
-def test_several_processes_are_refused_before_anything_is_written(made, monkeypatch):
+def test_processes_without_a_launcher_are_refused_before_anything_is_written(made, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="found 4 processes, accepted: 1"):
+    with pytest.raises(UserError, match="RANK: found nothing beside WORLD_SIZE 4; accepted: what accelerate launch"):
         ran(made, "crowd")
     assert not (made / "crowd").exists()

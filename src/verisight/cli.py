@@ -57,10 +57,13 @@ def pairs(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
 
     loaded = recipes.load(recipe, overrides or ())
     from verisight.data.files import read_jsonl
+    from verisight.models.ranks import ranks
     from verisight.study.prepare import EQUAL_PAIRS
     from verisight.study.run import pairs as make_pairs
 
     made, folder = make_pairs(loaded, quiet=quiet), loaded.output
+    if not ranks().main:
+        return
     typer.echo(f"{len(made)} pairs in {', '.join(str(file) for file in sorted(folder.glob('pairs*.parquet')))}")
     for equal in sorted(folder.glob(f"{EQUAL_PAIRS}*.jsonl")):
         typer.echo(f"{len(read_jsonl(equal))} examples gave no pair, the two answers being equal: {equal}")
@@ -81,9 +84,12 @@ def train(recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False)
     from verisight import recipe as recipes
 
     loaded = recipes.load(recipe, overrides or ())
+    from verisight.models.ranks import ranks
     from verisight.study.run import train as run_training
 
-    typer.echo(f"model: {run_training(loaded, quiet=quiet)}")
+    model = run_training(loaded, quiet=quiet)
+    if ranks().main:
+        typer.echo(f"model: {model}")
 
 
 @app.command()

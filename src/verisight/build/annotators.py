@@ -17,6 +17,7 @@ from verisight.judges.oracle import OracleAnnotator
 from verisight.judges.rewarded import RewardAnnotator
 from verisight.judges.rewards import FunctionRewarder
 from verisight.judges.vlm import ChatAnnotator
+from verisight.models.ranks import ranks
 from verisight.models.reward import read_head
 from verisight.pocket.known import KnownScenes
 from verisight.pocket.scribe import Scribe
@@ -57,7 +58,9 @@ def chat(node: recipe.Http | recipe.Local | recipe.Scribe, *, folder: Path, seed
                 prices = Prices(node.prompt_price, node.completion_price)
             return HttpChat(
                 _endpoint(node),
-                folder=folder / "chat" / hashlib.sha256(f"{node.url} {node.model}".encode()).hexdigest()[:12],
+                folder=folder
+                / "chat"
+                / ranks().own(hashlib.sha256(f"{node.url} {node.model}".encode()).hexdigest()[:12]),
                 decoding=Decoding(node.max_new_tokens, node.temperature),
                 limits=Limits(node.retries, node.concurrency, node.requests_per_minute),
                 prices=prices,

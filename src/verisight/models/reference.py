@@ -15,6 +15,7 @@ import torch
 from verisight.data.files import append_jsonl, read_jsonl
 from verisight.models.fingerprint import reference_fingerprint
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.models.scoring import Scores
 from verisight.progress import Advance
 from verisight.types import Group, UserError
@@ -111,22 +112,24 @@ def store_reference(
         UserError: the file was written for another model or is broken.
     """
     fingerprint = reference_fingerprint(policy)
-    if not file.exists() or not read_jsonl(file):  # nothing, or half a first line
+    if ranks().main and (not file.exists() or not read_jsonl(file)):  # nothing, or half a first line
         append_jsonl(file, {"format": FORMAT, "fingerprint": fingerprint})
+    ranks().wait()
     stored = _read(file, fingerprint)
+    ranks().wait()  # before anyone goes on writing
     unique = {group_key(policy, one): index for index, one in enumerate(groups)}
     advance(len(groups) - len(unique))
     keys = list(unique)
     for start in range(0, len(keys), batch_size):
         batch = keys[start : start + batch_size]
         if not stored.keys() >= set(batch):  # a batch that a kill tore is scored whole: rounding depends on its rows
-            for key, scores in zip(
-                batch, _starting_scores(policy, [groups[unique[key]] for key in batch]), strict=True
-            ):
-                if key not in stored:
+            told = ranks().share(batch, lambda some: _starting_scores(policy, [groups[unique[key]] for key in some]))
+            for key, scores in zip(batch, told, strict=True):
+                if key not in stored and ranks().main:
                     values = {name: tensor.tolist() for name, tensor in scores._asdict().items()}
                     append_jsonl(file, {"group": key, "uid": groups[unique[key]].prompt.uid, **values})
         advance(len(batch))
+    ranks().wait()
     return StoredReference(policy, file, _read(file, fingerprint))
 
 

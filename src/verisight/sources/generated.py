@@ -12,9 +12,10 @@ from typing import Any
 from verisight.data.files import append_jsonl, read_jsonl
 from verisight.data.views import Rows, View
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.negatives.bdhs import Hallucinate, Negative
 from verisight.sources.collect import collect, numbered, unusable
-from verisight.types import Answer, BadRow, Pair, Source, UserError
+from verisight.types import Answer, BadRow, Pair, Prompt, Source, UserError
 
 NO_PAIR = "rejected equals chosen, or is empty"
 NOT_TOLD_APART = "made answer equals the rejected one"
@@ -67,22 +68,23 @@ def generate_pairs(
     Finished batches are kept in `journal`, so a killed call continues there; answers that could not be made are asked
     for again. A negative that makes no pair is returned among the bad rows, as a fault where no answer was made.
     """
-    negatives = _journalled(journal, examples)
+    negatives = ranks().told(_journalled(journal, examples) if ranks().main else [])[0]
     advance(len(negatives))
     again = [row for row, negative in enumerate(negatives) if "problem" in negative.notes]
     for start in range(0, len(again), batch_size):
         rows = again[start : start + batch_size]
         some = [examples[row] for row in rows]
-        made = hallucinate(policy, [e.prompt for e in some], [e.chosen.text for e in some], seed=seed)
+        made = _shared(hallucinate, policy, [e.prompt for e in some], [e.chosen.text for e in some], seed=seed)
         for row, negative in zip(rows, made, strict=True):
             negatives[row] = negative
     done = len(negatives)  # a batch that a kill tore is made whole again: rounding depends on its rows
     for start in range(done // batch_size * batch_size, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        made = hallucinate(policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
+        made = _shared(hallucinate, policy, [e.prompt for e in batch], [e.chosen.text for e in batch], seed=seed)
         new = list(zip(batch, made, strict=True))[max(0, done - start) :]
         for example, negative in new:
-            append_jsonl(journal, {"row": _key(example), "negative": asdict(negative)})
+            if ranks().main:
+                append_jsonl(journal, {"row": _key(example), "negative": asdict(negative)})
             negatives.append(negative)
         first = sum(n.round == 1 for n in negatives) / len(negatives)
         advance(len(new), note=f"{first:.0%} in the first round")
@@ -94,6 +96,16 @@ def generate_pairs(
         else:
             kept.append(row)
     return _Joined(View(examples, kept), [negatives[row] for row in kept], join), bad
+
+
+def _shared(
+    hallucinate: Hallucinate, policy: Policy, prompts: Sequence[Prompt], texts: Sequence[str], *, seed: int
+) -> list[Negative]:
+    """A negative for every prompt and its answer; every process makes its part of them."""
+    pairs = list(zip(prompts, texts, strict=True))
+    return ranks().share(
+        pairs, lambda some: hallucinate(policy, [prompt for prompt, _ in some], [text for _, text in some], seed=seed)
+    )
 
 
 class _Joined(Rows):
@@ -160,7 +172,7 @@ class Generated:
         batch = self._examples.draw(num, policy)
         prompts = numbered([example.prompt for example in batch], first=self._num_drawn, stream=self._stream)
         self._num_drawn += len(batch)
-        made = self._hallucinate(policy, prompts, [e.chosen.text for e in batch], seed=self._seed)
+        made = _shared(self._hallucinate, policy, prompts, [e.chosen.text for e in batch], seed=self._seed)
         pairs = [self._join(example, negative) for example, negative in zip(batch, made, strict=True)]
         self._left_out.update(why for why in pairs if isinstance(why, str))
         return [pair for pair in pairs if isinstance(pair, Pair)]

@@ -9,22 +9,32 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.sources.collect import collect, numbered, unusable
-from verisight.types import Annotator, Answer, Comparison, Decoding, Pair, Sampled, Source, Verdict
+from verisight.types import Annotator, Answer, Comparison, Decoding, Pair, Prompt, Sampled, Source, Verdict
 
 TIE = "annotator sees no difference"
 UNPARSABLE = "verdict unparsable"
 EQUAL_ANSWERS = "all answers alike"
 CUT_OFF = "answer cut off, empty or not plain text"
+Verdicts = dict[tuple[int, int], Verdict]
+
+
+class _Asked(NamedTuple):
+    """A draw's name, its prompt, different answers, and where the verdicts on each two of them go."""
+
+    uid: str
+    prompt: Prompt
+    answers: list[str]
+    verdicts: Verdicts
 
 
 class _Question(NamedTuple):
-    """A prompt, the name of this draw, its different answers, and the verdict on each two of them by their numbers."""
+    """An example, different answers to its prompt, and the verdict on each two of them by their numbers."""
 
     example: Pair
-    uid: str
     answers: list[str]
-    verdicts: dict[tuple[int, int], Verdict]
+    verdicts: Verdicts
 
 
 class Online:
@@ -63,29 +73,31 @@ class Online:
         examples = self._prompts.draw(num, policy)
         prompts = numbered([example.prompt for example in examples], first=self._num_drawn, stream=self._stream)
         self._num_drawn += len(examples)
-        rows = policy.sample(prompts, decoding=self._decoding, seed=self._seed, num=self._num_samples)
-        asked = [
-            _Question(example, prompt.uid, answers, {})
-            for example, prompt, row in zip(examples, prompts, rows, strict=True)
-            if (answers := self._usable(row))
-        ]
-        self._ask(asked)
+        named = list(zip(prompts, (example.prompt for example in examples), strict=True))
+        told = ranks().share(named, lambda some: self._judged(some, policy))
+        asked = [_Question(one, answers, verdicts) for one, (answers, verdicts) in zip(examples, told, strict=True)
+                 if not isinstance(answers, str)]  # fmt: skip
+        self._left_out.update(answers for answers, _ in told if isinstance(answers, str))
         return [pair for question in asked if (pair := self._pair(question))]
 
-    def _usable(self, row: Sequence[Sampled]) -> list[str]:
-        """The different whole answers, none if there are not two."""
-        whole = [one.text for one in row if one.text.strip() and not one.truncated and not unusable(one.text)]
-        unlike = list({_plain(text): text for text in reversed(whole)}.values())[::-1]
-        if len(unlike) >= 2:
-            return unlike
-        self._left_out[EQUAL_ANSWERS if len(whole) >= 2 else CUT_OFF] += 1
-        return []
+    def _judged(
+        self, named: Sequence[tuple[Prompt, Prompt]], policy: Policy
+    ) -> list[tuple[list[str] | str, Verdicts]]:  # fmt: skip
+        """Of prompts, named by draw and as they are: different answers, or why there are not two, and the verdicts."""
+        prompts = [prompt for prompt, _ in named]
+        rows = policy.sample(prompts, decoding=self._decoding, seed=self._seed, num=self._num_samples)
+        found: list[tuple[list[str] | str, Verdicts]] = [(_usable(row), {}) for row in rows]
+        self._ask([
+            _Asked(drawn.uid, prompt, answers, verdicts)
+            for (drawn, prompt), (answers, verdicts) in zip(named, found, strict=True) if not isinstance(answers, str)
+        ])  # fmt: skip
+        return found
 
-    def _ask(self, asked: Sequence[_Question]) -> None:
-        """Every two answers of every prompt, in one call of the annotator."""
+    def _ask(self, asked: Sequence[_Asked]) -> None:
+        """Every two answers of every prompt, in one call of the annotator; fills the verdicts."""
         places = [(one, a, b) for one in asked for a, b in combinations(range(len(one.answers)), 2)]
         comparisons = [
-            Comparison(f"{one.uid}/{a}-{b}", one.example.prompt, one.answers[a], one.answers[b]) for one, a, b in places
+            Comparison(f"{one.uid}/{a}-{b}", one.prompt, one.answers[a], one.answers[b]) for one, a, b in places
         ]
         verdicts = self._annotator.compare(comparisons) if comparisons else []
         for (one, a, b), verdict in zip(places, verdicts, strict=True):
@@ -127,6 +139,13 @@ class Online:
         """Continue where the state was taken."""
         self._prompts.load_state_dict(state["prompts"])
         self._num_drawn, self._left_out = int(state["num_drawn"]), Counter(state["left_out"])
+
+
+def _usable(row: Sequence[Sampled]) -> list[str] | str:
+    """The different whole answers, or why there are not two."""
+    whole = [one.text for one in row if one.text.strip() and not one.truncated and not unusable(one.text)]
+    unlike = list({_plain(text): text for text in reversed(whole)}.values())[::-1]
+    return unlike if len(unlike) >= 2 else EQUAL_ANSWERS if len(whole) >= 2 else CUT_OFF
 
 
 def _plain(text: str) -> str:

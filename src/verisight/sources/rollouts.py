@@ -6,19 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.models.scoring import Scorer
 from verisight.models.value import ValueFunction
 from verisight.objectives.policy_gradient import AdaptiveKL, masked_mean
 from verisight.sources.advantages import Advantages, Batch, Estimate, answer_kl
 from verisight.sources.collect import numbered
-from verisight.types import Decoding, Group, Pair, Rated, Rewarder, Rollout, Sampled, Stream
+from verisight.types import Decoding, Group, Pair, Prompt, Rated, Rewarder, Rollout, Sampled, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,14 @@ class Drawing:
     num: int = 4
     truncated_penalty: float = 0.0
     batch_size: int = 16
+
+
+class _Answered(NamedTuple):
+    """Answers to one prompt, their rewards, and of each answer log-probs, the reference's, values (or nothing)."""
+
+    drawn: list[Sampled]
+    rewards: list[float]
+    columns: list[list[Tensor]]
 
 
 class Rollouts:
@@ -63,19 +72,38 @@ class Rollouts:
         examples = self._prompts.draw(n, policy)
         prompts = numbered([one.prompt for one in examples], first=self._num_drawn, stream=self._stream)
         self._num_drawn += n
-        with self._timed("sampling"):
-            drawn = policy.sample(prompts, decoding=self._drawing.decoding, seed=self._seed, num=self._drawing.num)
-        groups = [Group(one.prompt, tuple(s.answer for s in row)) for one, row in zip(examples, drawn, strict=True)]
-        with self._timed("rewards"):
-            rewards = [value for row in self._rewarder.rate(groups) for value in row]
-        with self._timed("scoring"):
-            told = self._scored(groups, policy)
-        batch = self._batch(rewards, [one for row in drawn for one in row], told)
+        named = list(zip(prompts, (one.prompt for one in examples), strict=True))
+        told = ranks().share(named, lambda some: self._answered(some, policy))
+        groups = [
+            Group(one.prompt, tuple(s.answer for s in row.drawn)) for one, row in zip(examples, told, strict=True)
+        ]
+        drawn = [one for row in told for one in row.drawn]
+        rewards = [value for row in told for value in row.rewards]
+        columns = [
+            [one for part in parts for one in part] for parts in zip(*(row.columns for row in told), strict=True)
+        ]
+        batch = self._batch(rewards, drawn, columns)
         found = self._estimate(batch, beta=self._beta.coef)
         self._note(batch, found)
-        rollouts = _rollouts(groups, [one for row in drawn for one in row], batch, found)
+        rollouts = _rollouts(groups, drawn, batch, found)
         self._beta = self._beta.update(answer_kl(batch), len(rewards))
         return rollouts
+
+    def _answered(self, named: Sequence[tuple[Prompt, Prompt]], policy: Policy) -> list[_Answered]:
+        """Answers to prompts, named by draw and as they are, their rewards, and what the models say of their tokens."""
+        with self._timed("sampling"):
+            prompts = [prompt for prompt, _ in named]
+            drawn = policy.sample(prompts, decoding=self._drawing.decoding, seed=self._seed, num=self._drawing.num)
+        groups = [Group(one, tuple(s.answer for s in row)) for (_, one), row in zip(named, drawn, strict=True)]
+        with self._timed("rewards"):
+            rewards = self._rewarder.rate(groups)
+        with self._timed("scoring"):
+            columns = self._scored(groups, policy)
+        num = self._drawing.num
+        return [
+            _Answered(row, list(rated), [column[at * num : (at + 1) * num] for column in columns])
+            for at, (row, rated) in enumerate(zip(drawn, rewards, strict=True))
+        ]
 
     def _scored(self, groups: Sequence[Group], policy: Policy) -> list[list[Tensor]]:
         """Token log-probs under policy and reference, and values (or nothing): a tensor an answer, on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from verisight.data.records import write_pairs
 from verisight.data.store import Stored, store
 from verisight.data.views import Chain
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.progress import track
 from verisight.recipe import Averaged, Generated, Iterated, Mixed, Offline, Recipe, Rollouts, Source, is_fixed
 from verisight.sources.collect import as_json, from_json
@@ -39,18 +41,27 @@ def prepare(recipe: Recipe, *, quiet: bool, whole: bool = False) -> dict[str, Se
     for key, node in _working(recipe.source, "source"):
         target = recipe.output / build.file_name("pairs", key, ".parquet")
         if not is_fixed(node):
-            assert not isinstance(node, Averaged | Mixed | Iterated), "those below are looked at"
-            rows[key] = build.examples(recipe, key, node, quiet=quiet)
+            rows[key] = _examples(recipe, key, node, quiet=quiet)
             continue
-        if not target.exists() and (whole or not isinstance(node, Offline)):
-            write_pairs(target, _made(recipe, key, node, quiet=quiet))
-            (recipe.output / build.file_name(JOURNAL, key, ".jsonl")).unlink(missing_ok=True)
+        if not ranks().told(target.exists())[0] and (whole or not isinstance(node, Offline)):
+            made = _made(recipe, key, node, quiet=quiet)
+            if ranks().main:
+                write_pairs(target, made)
+                (recipe.output / build.file_name(JOURNAL, key, ".jsonl")).unlink(missing_ok=True)
+            ranks().wait()
         if target.exists():
             rows[key] = _written_pairs(target)
         else:
             assert isinstance(node, Offline)
-            rows[key] = build.examples(recipe, key, node, quiet=quiet)
+            rows[key] = _examples(recipe, key, node, quiet=quiet)
     return rows
+
+
+def _examples(recipe: Recipe, key: str, node: Source | Rollouts, *, quiet: bool) -> Sequence[Pair]:
+    """Rows of a source, read by one process after another."""
+    assert not isinstance(node, Averaged | Mixed | Iterated), "those below are looked at"
+    with ranks().in_turn():
+        return build.examples(recipe, key, node, quiet=quiet)
 
 
 def make_pairs(recipe: Recipe, *, quiet: bool) -> Sequence[Pair]:
@@ -61,11 +72,17 @@ def make_pairs(recipe: Recipe, *, quiet: bool) -> Sequence[Pair]:
     """
     rows = prepare(recipe, quiet=quiet, whole=True)
     target = recipe.output / "pairs.parquet"
-    if not is_fixed(recipe.source) and not target.exists():
-        write_pairs(target, _drawn(recipe, rows, quiet=quiet))
-        for name in (DRAWN_STATE, DRAWN):
+    if not is_fixed(recipe.source) and not ranks().told(target.exists())[0]:
+        drawn = _drawn(recipe, rows, quiet=quiet)
+        if ranks().main:
+            write_pairs(target, drawn)
+        else:
+            deque(drawn, maxlen=0)
+        ranks().wait()
+        for name in (DRAWN_STATE, DRAWN) if ranks().main else ():
             (recipe.output / name).unlink(missing_ok=True)
-    shutil.rmtree(recipe.output / "rows", ignore_errors=True)
+    if ranks().main:
+        shutil.rmtree(recipe.output / "rows", ignore_errors=True)
     return Chain(list(rows.values())) if is_fixed(recipe.source) else _written_pairs(target)
 
 
@@ -76,7 +93,7 @@ def probe(recipe: Recipe, source: Drawn, policy: Policy, *, quiet: bool) -> Sequ
     """
     assert recipe.diagnose is not None
     target, num = recipe.output / PROBE, recipe.diagnose.num
-    if not target.exists():
+    if not ranks().told(target.exists())[0]:
         data = recipe.diagnose.data
         if data is None:
             beginning = source.state_dict()
@@ -84,8 +101,11 @@ def probe(recipe: Recipe, source: Drawn, policy: Policy, *, quiet: bool) -> Sequ
             found: Sequence[Pair] = [pair for size in sizes for pair in source.draw(size, policy)]
             source.load_state_dict(beginning)
         else:
-            found = build.held_out(recipe, data, num=num, quiet=quiet)
-        write_pairs(target, found)
+            with ranks().in_turn():
+                found = build.held_out(recipe, data, num=num, quiet=quiet)
+        if ranks().main:
+            write_pairs(target, found)
+        ranks().wait()
     return _written_pairs(target)
 
 
@@ -104,13 +124,13 @@ def _working(source: Source | Rollouts, key: str) -> Iterator[tuple[str, Source 
 def _made(recipe: Recipe, key: str, node: Source | Rollouts, *, quiet: bool) -> Sequence[Pair]:
     """The pairs of a source that is fixed."""
     if isinstance(node, Offline):
-        return build.examples(recipe, key, node, quiet=quiet)
+        return _examples(recipe, key, node, quiet=quiet)
     assert isinstance(node, Generated | Averaged)
     if isinstance(node, Averaged):
         assert isinstance(node.source, Offline)
-        rows = build.examples(recipe, f"{key}.source", node.source, quiet=quiet)
+        rows = _examples(recipe, f"{key}.source", node.source, quiet=quiet)
     else:
-        rows = build.examples(recipe, key, node, quiet=quiet)
+        rows = _examples(recipe, key, node, quiet=quiet)
     hallucinate = build.hallucinate(node.negatives, rows, folder=recipe.output, seed=recipe.seed)
     policy = build.open_model(recipe.model)
     with track("pairs", total=len(rows), unit="pairs", quiet=quiet) as advance:
@@ -120,7 +140,8 @@ def _made(recipe: Recipe, key: str, node: Source | Rollouts, *, quiet: bool) -> 
         )  # fmt: skip
     # Short answers often come out as they went in ("Yes."): listed, and no fault.
     log = recipe.output / build.file_name(EQUAL_PAIRS, key, ".jsonl")
-    enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=recipe.max_bad_fraction, log=log)
+    written = log if ranks().main else None
+    enforce_bad_fraction(bad, num_rows=len(rows), max_bad_fraction=recipe.max_bad_fraction, log=written)
     if not made:
         raise UserError(f"{key}: found no negative that makes a pair in {len(rows)} rows; see {log}")
     return made
@@ -131,18 +152,21 @@ def _drawn(recipe: Recipe, rows: dict[str, Sequence[Pair]], *, quiet: bool) -> I
     source, policy = build.source(recipe, rows), build.open_model(recipe.model)
     journal, state, size = recipe.output / DRAWN, recipe.output / DRAWN_STATE, recipe.train.batch_size
     batches: list[dict[str, Any]] = []
-    if state.exists():
+    if ranks().told(state.exists())[0]:
         told = read_json(state)
         source.load_state_dict(told["source"])
         batches = read_jsonl(journal)[: told["batches"]]
+    ranks().wait()
     total, num = max(map(len, rows.values())), sum(len(batch["pairs"]) for batch in batches)
-    write_jsonl(journal, batches)  # without one that was killed before its state was written
+    if ranks().main:
+        write_jsonl(journal, batches)  # without one that was killed before its state was written
     with track("pairs", total=total, unit="pairs", done=num, quiet=quiet) as advance:
         while num < total:
             drawn = source.draw(min(size, total - num), policy)
             batches.append({"pairs": [as_json(pair) for pair in drawn]})
-            append_jsonl(journal, batches[-1])
-            write_json(state, {"batches": len(batches), "source": source.state_dict()})
+            if ranks().main:
+                append_jsonl(journal, batches[-1])
+                write_json(state, {"batches": len(batches), "source": source.state_dict()})
             num += len(drawn)
             left_out = ", ".join(f"{reason}: {count}" for reason, count in source.counts().items())
             advance(len(drawn), note=left_out)
@@ -162,7 +186,7 @@ def _written_pairs(target: Path) -> Stored:
             bad.extend(outcome.bad)
             yield from outcome.pairs
 
-    folder = target.parent / ".rows"
+    folder = target.parent / ranks().own(".rows")
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run
     stored = store(folder / "written.arrow", good())
     shutil.rmtree(folder, ignore_errors=True)

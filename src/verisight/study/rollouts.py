@@ -13,6 +13,7 @@ from verisight import build
 from verisight.data.files import read_json, write_json
 from verisight.judges.weighted import Scale, WeightedRewarder, measure
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.progress import track
 from verisight.recipe import Recipe, Rollouts
 from verisight.sources.replayed import Replayed
@@ -55,19 +56,21 @@ def _raters(recipe: Recipe, policy: Policy, examples: Sequence[Pair], *, quiet: 
         build.rewarder(one, folder=recipe.output, seed=recipe.seed, beside=policy, base=recipe.model.path)
         for _, _, one in asked
     ]
-    if not target.exists():
+    if not ranks().told(target.exists())[0]:
         scales = [Scale() for _ in live]
         if node.normalize is not None:
             groups = _starting_answers(recipe, policy, examples[: node.normalize], quiet=quiet)
             scales = [
-                _measured(one, groups, key) if weight else Scale()
+                _measured(one, groups, key) if weight and ranks().main else Scale()
                 for (key, weight, _), one in zip(asked, live, strict=True)
             ]
         told = [
             {"key": key, "name": one.name, "weight": weight, **asdict(scale)}
             for (key, weight, _), one, scale in zip(asked, live, scales, strict=True)
         ]
-        write_json(target, {"rewards": told})
+        if ranks().main:
+            write_json(target, {"rewards": told})
+        ranks().wait()
     scales = [Scale(one["mean"], one["std"], one["num"]) for one in read_json(target)["rewards"]]
     parts = [(weight, one, scale) for (_, weight, _), one, scale in zip(asked, live, scales, strict=True)]
     found: dict[str, Rewarder] = {"train": WeightedRewarder(parts[: len(node.rewards)])}
@@ -91,7 +94,9 @@ def _starting_answers(recipe: Recipe, policy: Policy, examples: Sequence[Pair], 
     with track("rewards", total=len(examples), unit="prompts", quiet=quiet) as advance:
         for start in range(0, len(examples), node.batch_size):
             some = [one.prompt for one in examples[start : start + node.batch_size]]
-            drawn = policy.sample(some, decoding=drawing.decoding, seed=seed, num=drawing.num)
+            drawn = ranks().share(
+                some, lambda own: policy.sample(own, decoding=drawing.decoding, seed=seed, num=drawing.num)
+            )
             groups += [Group(one, tuple(s.answer for s in row)) for one, row in zip(some, drawn, strict=True)]
             advance(len(some))
     return groups

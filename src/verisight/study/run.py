@@ -21,6 +21,7 @@ from verisight.evaluate.runner import Progress, run_benchmark
 from verisight.models.families import Family
 from verisight.models.loading import check_model
 from verisight.models.policy import Policy
+from verisight.models.ranks import join, ranks, watched
 from verisight.models.reference import StoredReference, store_reference
 from verisight.models.weights_hash import weights_sha256
 from verisight.progress import track
@@ -31,6 +32,7 @@ from verisight.study.rollouts import open_learning
 from verisight.train.checkpoint import latest_checkpoint, load_weights
 from verisight.train.guard import Collapsed
 from verisight.train.loop import fit
+from verisight.train.spread import check_batch
 from verisight.train.tracking import check_trackers
 from verisight.types import Pair, Rewarder, UserError
 
@@ -43,15 +45,24 @@ _WRITTEN_FIRST = re.compile(rf"{MARKER}|recipe\.yaml|environment\.json|bad_rows(
 def open_run(recipe: Recipe) -> Path:
     """Check everything a user wrote and claim the run folder (or continue in it). No model is loaded.
 
-    A folder whose run was refused before it did any work may be claimed by a changed recipe.
+    A folder whose run was refused before it did any work may be claimed by a changed recipe. Of a launcher's processes
+    the main one does so.
     """
-    _check_processes()
+    join()
+    with ranks().in_turn():
+        return _open_run(recipe)
+
+
+def _open_run(recipe: Recipe) -> Path:
     check_files(recipe)
+    check_batch(recipe.train.batch_size)
     check_trackers(recipe.train.trackers)
     build.check_chats(recipe)
     _check_positions(recipe, check_model(recipe.model.path))
     _check_cache(recipe)
     folder = recipe.output
+    if not ranks().main:
+        return folder
     _forget_refused(folder, recipe_hash(recipe))
     claim_run_folder(folder, recipe_hash(recipe))
     write_atomic(folder / "recipe.yaml", dump(recipe))
@@ -70,13 +81,6 @@ def _check_positions(recipe: Recipe, family: Family | None) -> None:
                 f"{key}.negatives.view.positions: found compact with a {family.model_type!r} model, whose positions "
                 f"have {family.axes} axes; accepted: original"
             )
-
-
-def _check_processes() -> None:
-    """Several processes would make the same pairs and write the same files before training refused them."""
-    num = os.environ.get("WORLD_SIZE", "1")
-    if num != "1":
-        raise UserError(f"WORLD_SIZE: found {num} processes, accepted: 1 in this version")
 
 
 def _check_cache(recipe: Recipe) -> None:
@@ -122,16 +126,25 @@ def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
         accepted = "a source of pairs; rated answers are drawn while training"
         raise UserError(f"source.kind: found rollouts, of which no pairs are made; accepted: {accepted}")
     open_run(recipe)
-    return make_pairs(recipe, quiet=quiet)
+    return make_pairs(recipe, quiet=quiet or not ranks().main)
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
-    """Align the model. The folder's model/ holds the result; an existing one is not trained again."""
+    """Align the model. The folder's model/ holds the result; an existing one is not trained again.
+
+    Processes of a launcher (accelerate launch, torchrun) share the work; the main one writes.
+    """
     folder = open_run(recipe)
-    model = folder / "model"
-    if model.exists():
-        _clear(folder)
-        return model
+    model, quiet = folder / "model", quiet or not ranks().main
+    with watched():
+        if not ranks().told(model.exists())[0]:
+            _train(recipe, model, quiet=quiet)
+        ranks().wait()
+    _clear(folder)
+    return model
+
+
+def _train(recipe: Recipe, model: Path, *, quiet: bool) -> None:
     open_benchmarks(recipe)  # what is wrong with them is said before the training, not after it
     rows = prepare(recipe, quiet=quiet)
     policy = build.open_trained(recipe)
@@ -141,10 +154,9 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         policy.checkpoint_gradients()
     learn = _from_rollouts if isinstance(recipe.source, Rollouts) else _from_pairs
     learn(recipe, policy, rows, quiet=quiet)
-    _summarise(folder, num_pairs=max(map(len, rows.values())))
-    save_model(policy, model)
-    _clear(folder)
-    return model
+    if ranks().main:
+        _summarise(recipe.output, num_pairs=max(map(len, rows.values())))
+        save_model(policy, model)
 
 
 def fill_reference(recipe: Recipe, *, quiet: bool = False) -> None:
@@ -201,6 +213,8 @@ def _gold(recipe: Recipe) -> dict[str, Rewarder]:
 def _keep_last_good(folder: Path, policy: Policy, step: int) -> str:
     """Write the model of the newest checkpoint whose answers were seen to break no limit; says where it is."""
     newest = latest_checkpoint(folder / "checkpoints", up_to=step)
+    if not ranks().main:
+        return "the main process keeps the last good model"
     if newest is None:
         return f"there is no checkpoint of step {step} or earlier (train.checkpoint_every)"
     load_weights(newest, policy.trainable())
@@ -219,7 +233,7 @@ def _stored_reference(policy: Policy, recipe: Recipe, rows: Sequence[Pair], *, q
 
 def _clear(folder: Path) -> None:
     """Delete what only an unfinished training needs."""
-    for name in ("checkpoints", "cache", "rows"):
+    for name in ("checkpoints", "cache", "rows") if ranks().main else ():
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -240,14 +254,9 @@ def save_model(policy: Policy, folder: Path) -> None:
 
 
 def evaluate(
-    policy: Policy,
-    benchmarks: Sequence[Benchmark],
-    *,
-    folder: Path,
-    batch_size: int = 64,
-    model: str | None = None,
+    policy: Policy, benchmarks: Sequence[Benchmark], *, folder: Path, batch_size: int = 64, model: str | None = None,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Measure a policy: answers and summary go to folder/evaluate, which belongs to this one model.
 
     `model` is where it lies (a folder, or `pocket`): answers of other weights found there are refused.

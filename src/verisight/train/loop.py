@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -16,22 +16,15 @@ from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
 
 from verisight.data.files import read_jsonl, write_jsonl
 from verisight.models.policy import Policy
+from verisight.models.ranks import ranks
 from verisight.progress import track
 from verisight.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from verisight.train.preference import Outcome
+from verisight.train.spread import Engine, Step, check_spread, spread
 from verisight.train.tracking import FOLDER, recording
 from verisight.types import Stream, UserError
 
 Example = TypeVar("Example")  # what a step is given: pairs, rollouts
-Given = TypeVar("Given", contravariant=True)
-
-
-class Step(Protocol[Given]):
-    """Turns pairs (or rollouts) into one loss each."""
-
-    def __call__(self, examples: Sequence[Given], /) -> Outcome:
-        """Loss with gradient, and what to report."""
-        ...
 
 
 class Watch(Protocol):
@@ -133,15 +126,17 @@ def fit(
     `seconds_of` in the rows.
 
     Raises:
-        UserError: several processes; a tracker that does not start; what source, step, probe or watch refuse.
+        UserError: a batch that processes cannot share evenly; a tracker that does not start; what source, step, probe
+            or watch refuse.
     """
     settings = optimization
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     accelerator = _accelerator(settings, folder)
     policy.to(accelerator.device)
-    weights = policy.trainable()
+    weights, main = policy.trainable(), ranks().main
     optimizer = accelerator.prepare(_optimizer(_rated(weights, beside or {}, settings, policy), settings))
     weights |= dict(beside or {})
+    engine = spread(accelerator, policy.model, step_fn, beside=weights.values())
     first = _resume(checkpoints, metrics, weights=weights, optimizer=optimizer, source=source)
     if watch is not None and first:
         for row in read_jsonl(metrics):
@@ -150,13 +145,13 @@ def fit(
         recording(metrics, accelerator, names=settings.trackers, first=first) as write,
         track(label, total=settings.steps, unit="steps", done=first, quiet=quiet) as advance,
     ):
-        if probe is not None and first == 0:
+        if probe is not None and first == 0 and main:
             write(_look(probe, step=0))
         due = False
         for step in range(first, settings.steps):
             started = time.perf_counter()
             fraction = _set_lr(optimizer, settings, step)
-            row = _update(source.draw(settings.batch_size, policy), step_fn, settings, accelerator, optimizer, weights)
+            row = _update(source.draw(settings.batch_size, policy), engine, settings, accelerator, optimizer, weights)
             row |= _told(source, drawing) | {"lr": settings.lr * fraction, "seconds": time.perf_counter() - started}
             done = step + 1
             row = {"step": done, "split": "train", **row}
@@ -164,28 +159,30 @@ def fit(
             if watch is not None:
                 watch.see(row)
             advance(note=f"loss {row['loss']:.3f}")
-            if probe is not None and (done % probe.every == 0 or done == settings.steps):
+            if probe is not None and main and (done % probe.every == 0 or done == settings.steps):
                 write(_look(probe, step=done))
             every = settings.checkpoint_every
             due = due or bool(every and done % every == 0)
             if due and done < settings.steps and (watch is None or watch.healthy):
                 due = False
-                save_checkpoint(
-                    checkpoints, step=done, weights=weights, optimizer=optimizer,
-                    state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
-                    good_step=None if watch is None else watch.good_step,
-                )  # fmt: skip
+                if main:
+                    save_checkpoint(
+                        checkpoints, step=done, weights=weights, optimizer=optimizer,
+                        state={"source": source.state_dict()}, keep=settings.keep_checkpoints,
+                        good_step=None if watch is None else watch.good_step,
+                    )  # fmt: skip
+                ranks().wait()
 
 
 def _accelerator(settings: Optimization, folder: Path) -> Accelerator:
-    """One process. The recipe says how gradients add up and in which precision, the environment nothing."""
+    """The recipe says how gradients add up and in which precision, a launcher how many processes there are."""
     accelerator = Accelerator(
+        cpu=ranks().num > 1 and not torch.accelerator.is_available(),
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1), mixed_precision="no",
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER)),
     )  # fmt: skip
-    if accelerator.num_processes > 1:
-        raise UserError(f"training: found {accelerator.num_processes} processes, accepted: 1 in this version")
+    check_spread(accelerator, settings.batch_size)
     return accelerator
 
 
@@ -234,18 +231,23 @@ def _optimizer(rated: Sequence[tuple[torch.Tensor, float]], settings: Optimizati
 
 
 def _update(
-    examples: Sequence[Example], step_fn: Step[Example], settings: Optimization,
+    examples: Sequence[Example], engine: Engine[Example], settings: Optimization,
     accelerator: Accelerator, optimizer: Any, weights: dict[str, torch.Tensor],
 ) -> dict[str, Any]:  # fmt: skip
-    """One optimizer step over all examples, in micro batches; the mean is over the whole batch however it is cut."""
-    size = settings.micro_batch_size or len(examples)
-    counted = ""
-    sums: Counter[str] = Counter()
-    origins: Counter[str] = Counter()
+    """One optimizer step over all examples, in micro batches; the mean is over the whole batch however it is cut.
+
+    Every process steps over its part of them; gradients are added up with the last micro batch.
+    """
+    mine = ranks().part(examples)
+    size, outcomes = settings.micro_batch_size or len(mine), list[Outcome]()
+    for start in range(0, len(mine), size):
+        with engine.gathering(start + size >= len(mine)):
+            outcome = engine(mine[start : start + size])
+            accelerator.backward(outcome.loss.sum() * ranks().num / len(examples))  # processes' gradients are averaged
+        outcomes.append(replace(outcome, loss=outcome.loss.detach()[:0].cpu()))
+    counted, sums, origins = "", Counter[str](), Counter[str]()
     by_origin: dict[str, Counter[str]] = {}
-    for start in range(0, len(examples), size):
-        outcome = step_fn(examples[start : start + size])
-        accelerator.backward(outcome.loss.sum() / len(examples))
+    for outcome in (one for some in ranks().told(outcomes) for one in some):
         counted = f"num_{outcome.unit}"
         sums.update(outcome.sums)
         origins.update(outcome.origins)
@@ -279,9 +281,12 @@ def _resume(
     """Steps already done. Rows of metrics.jsonl written after the checkpoint are cut off."""
     newest = latest_checkpoint(checkpoints)
     if newest is None:
-        metrics.unlink(missing_ok=True)
+        if ranks().main:
+            metrics.unlink(missing_ok=True)
         return 0
     state = load_checkpoint(newest, weights=weights, optimizer=optimizer)
     source.load_state_dict(state["source"])
-    write_jsonl(metrics, [row for row in read_jsonl(metrics) if row["step"] <= state["step"]])
+    if ranks().main:
+        write_jsonl(metrics, [row for row in read_jsonl(metrics) if row["step"] <= state["step"]])
+    ranks().wait()
     return int(state["step"])

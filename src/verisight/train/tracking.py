@@ -72,7 +72,8 @@ def recording(metrics: Path, accelerator: Accelerator, *, names: Sequence[str], 
     _start(accelerator, names, folder=metrics.parent, first=first)
 
     def write(row: dict[str, Any]) -> None:
-        append_jsonl(metrics, row)
+        if accelerator.is_main_process:
+            append_jsonl(metrics, row)
         if names:
             numbers = {key: value for key, value in row.items() if key not in ("step", "split")}
             accelerator.log(flatten(numbers, prefix=f"{row['split']}/"), step=row["step"])
