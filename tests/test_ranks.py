@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from accelerate import DistributedType
+from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
 from judged_world import POVID, write_world
 from verisight.data.files import read_jsonl
 from verisight.models.ranks import Ranks, join, ranks
-from verisight.train.spread import check_batch
+from verisight.train.spread import check_batch, check_spread
 from verisight.types import UserError
 
 DATA = {"kind": "povid", "file": f"povid/{POVID}", "images": "povid/images", "then": [{"take": 12}]}
@@ -168,6 +171,26 @@ def test_a_problem_of_one_process_is_told_by_all(world: Path) -> None:
     assert not (world / "runs" / "odd").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.enable_socket
+def test_torchrun_starts_it(world: Path) -> None:
+    folder = world / "runs" / "torchrun"
+    words = ["--nproc-per-node", "2", "--master-port", "0", "-m", "verisight", "train", str(write_recipe(world, "dpo"))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
+    done = subprocess.run(
+        [*command, f"output={folder}", "--quiet"], capture_output=True, text=True, timeout=240, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"model: {folder / 'model'}\n"
+    assert len(read_jsonl(folder / "metrics.jsonl")) == 3
+
+
+def test_the_shipped_launch_configuration_is_one() -> None:
+    found = load_config_from_file(str(Path(__file__).parents[1] / "recipes" / "accelerate" / "ddp.yaml"))
+    assert (found.distributed_type, found.num_processes) == ("MULTI_GPU", 8)
+
+
 def test_parts_make_up_the_whole() -> None:
     for num in (1, 2, 3, 5):
         for size in range(8):
@@ -176,6 +199,11 @@ def test_parts_make_up_the_whole() -> None:
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert Ranks(0, 2).own("chat") == "chat"
     assert Ranks(1, 2).own("chat") == "chat-rank-1"
+
+
+def test_launchers_of_sharded_models_are_refused() -> None:
+    with pytest.raises(UserError, match="training: found FSDP; accepted: processes that each hold the model"):
+        check_spread(SimpleNamespace(distributed_type=DistributedType.FSDP), 4)  # type: ignore[arg-type]
 
 
 def test_one_process_works_alone() -> None:
