@@ -3,8 +3,8 @@
 python benchmarks/scaling.py recipes/pocket/direct/dpo_povid.yaml recipes/pocket/direct/online_dpo.yaml
 
 Needs the files that the recipes read (`verisight pocket data --out runs/pocket-data`, `--all runs/pocket-sets`) and as
-many free cores as processes. A step is what metrics.jsonl notes: drawing, scoring, backward, gradients, update. The first
-steps of a run are left out. Lost: the share of the processes' time that one process would not have needed.
+many free cores as processes. A step is what metrics.jsonl notes: drawing, scoring, backward, gradients, update. Of each
+run the first steps are left out. Lost: the share of the processes' time that one process would not have needed.
 """
 
 from __future__ import annotations
