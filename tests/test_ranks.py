@@ -166,8 +166,10 @@ def test_a_problem_of_one_process_is_told_by_all(world: Path) -> None:
     file = write_recipe(world, "dpo")
     processes = start(2, "train", str(file), f"output={world / 'runs' / 'odd'}", "train.batch_size=3")
     told = [process.communicate(timeout=120)[1] for process in processes]
-    assert processes[0].returncode == 2
+    assert [process.returncode for process in processes] == [2, 2]
     assert "train.batch_size: found 3 with 2 processes; accepted: a multiple of 2" in told[0]
+    assert "error: another process of this launch has ended, its own words say why" in told[1]
+    assert not any("Traceback" in text for text in told)
     assert not (world / "runs" / "odd").exists()
 
 

@@ -184,7 +184,7 @@ def _plant(network: Network, trees: Sequence[Tree]) -> tuple[Any, _Keys, list[_G
         ahead = torch.arange(tree.first, tree.first + len(trunk) - len(tree.ids)).expand(len(tree.positions), -1)
         positions[:, row, : len(trunk)] = torch.cat([tree.positions, ahead], dim=1)
     planted = network.embed(ids.to(network.device), [tree.features for tree in trees])
-    cache = network.read(planted, positions, use_cache=True).past_key_values
+    cache = network.cache_of(network.read(planted, positions, use_cache=True))
     keys = _Keys(trees, [len(trunk) for trunk in trunks], device=network.device)
     behind = [
         _Growing(row, _TRUNK, Branch([], ""), len(tree.ids), tree.shared, tree.first, new=[], sighted=False)
@@ -245,7 +245,7 @@ def _grow(network: Network, cache: Any, keys: _Keys, growing: Sequence[_Growing]
     axes = network.family.axes
     out = network.read(
         network.embed(torch.from_numpy(ids).to(device), []), torch.from_numpy(positions).expand(axes, *shape),
-        mask=visible[:, None], past_key_values=cache, use_cache=True,
+        mask=visible[:, None], cache=cache, use_cache=True,
     )  # fmt: skip
     rows, lasts = zip(*ends, strict=True)
     return out.last_hidden_state[list(rows), list(lasts)]

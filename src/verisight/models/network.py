@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -70,21 +72,39 @@ class Network:
         grid = look.fields["image_grid_thw"].cpu()
         return self.core.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
 
-    def read(self, row: Embedded, positions: Tensor, *, mask: Tensor | None = None, **layout: Any) -> Any:
+    def read(
+        self, row: Embedded, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None, **layout: Any
+    ) -> Any:  # fmt: skip
         """The language model's output. positions: (axes, rows, tokens).
 
         mask: (rows, 1, tokens, keys) bool, or None for plain causal attention (padding may stand on the right only).
+        cache: keys and values that stand before, of an earlier output (`cache_of`).
         """
+        if cache is not None:
+            layout[self._cache_name] = cache
         if mask is None:  # spelt out: left out, jumps between positions are taken for borders of packed documents
             mask = torch.ones(row.vectors.shape[:2], dtype=torch.bool, device=self.device)
         positions = positions.to(self.device)
-        return self.core.model.get_submodule(self.family.language)(
+        return self._language(
             inputs_embeds=row.vectors,
             attention_mask=mask,
             position_ids=positions[0] if self.family.axes == 1 else positions,
             **row.deep,
             **layout,
         )
+
+    def cache_of(self, output: Any) -> Any:
+        """Keys and values of an output that was read with `use_cache`."""
+        return output[self._cache_name]
+
+    @property
+    def _language(self) -> Any:
+        return self.core.model.get_submodule(self.family.language)
+
+    @property
+    def _cache_name(self) -> str:
+        """What the language model calls it: `past_key_values` before transformers 5.24."""
+        return "cache" if "cache" in _parameters(type(self._language)) else "past_key_values"
 
     def log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log p of every target token given the state before it. hidden: (tokens, width); targets: (tokens,)."""
@@ -99,3 +119,8 @@ class Network:
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, vocabulary), float32."""
         return self.core.get_output_embeddings()(hidden).float()
+
+
+@lru_cache
+def _parameters(model: Any) -> frozenset[str]:
+    return frozenset(signature(model.forward).parameters)

@@ -100,7 +100,7 @@ def watched() -> Iterator[None]:
             raise
         told = str(error).strip().splitlines()[0]
         raise UserError(
-            f"training: another process of this launch has ended, its own words say why ({told}); start the same "
+            f"another process of this launch has ended, its own words say why ({told}); start the same "
             "again, with as many processes or others, to go on from the last checkpoint"
         ) from error
 

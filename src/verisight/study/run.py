@@ -45,11 +45,10 @@ _WRITTEN_FIRST = re.compile(rf"{MARKER}|recipe\.yaml|environment\.json|bad_rows(
 def open_run(recipe: Recipe) -> Path:
     """Check everything a user wrote and claim the run folder (or continue in it). No model is loaded.
 
-    A folder whose run was refused before it did any work may be claimed by a changed recipe. Of a launcher's processes
-    the main one does so.
+    A folder whose run was refused before it did any work may be claimed by a changed recipe. The main process claims.
     """
     join()
-    with ranks().in_turn():
+    with watched(), ranks().in_turn():
         return _open_run(recipe)
 
 
@@ -126,7 +125,8 @@ def pairs(recipe: Recipe, *, quiet: bool = False) -> Sequence[Pair]:
         accepted = "a source of pairs; rated answers are drawn while training"
         raise UserError(f"source.kind: found rollouts, of which no pairs are made; accepted: {accepted}")
     open_run(recipe)
-    return make_pairs(recipe, quiet=quiet or not ranks().main)
+    with watched():
+        return make_pairs(recipe, quiet=quiet or not ranks().main)
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
