@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -285,6 +286,9 @@ def main() -> Literal[0]:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # threads of a broken group would abort an orderly end
+            sys.stdout.flush()
+            os._exit(2)
         sys.exit(2)
     return 0
